@@ -1,0 +1,1 @@
+//! Floor 2: what holds harm: the packet queue, rule tables, the proxy, the tracer, fills, services.

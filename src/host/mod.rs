@@ -1,0 +1,1 @@
+//! Floor 1: system calls, netlink and processes: what the kernel offers, with types.

@@ -1,0 +1,1 @@
+//! Floor 1: the durable write-ahead log of undo records, claims, and what is owed.
