@@ -6,6 +6,7 @@
 
 pub mod base;
 
+pub mod file;
 pub mod slo;
 pub mod undo;
 

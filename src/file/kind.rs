@@ -1,0 +1,89 @@
+//! One declaration per kind: the struct, its docs, its reader and its schema cannot drift apart.
+
+/// Declares a struct that is read from a table.
+///
+/// ```
+/// use std::time::Duration;
+/// brownout::kind! {
+///     /// Adds delay to traffic.
+///     pub struct Latency("latency") {
+///         /// Added once to a round trip.
+///         delay: Duration = required,
+///         /// Spread around `delay`.
+///         jitter: Duration = "0s",
+///         /// Which way.
+///         direction: String = optional,
+///     }
+/// }
+/// assert_eq!(Latency::KIND, "latency");
+/// assert_eq!(Latency::fields()[1].default, "0s");
+/// ```
+///
+/// A field is `required`, `optional` (an `Option`), or has its default as one would write it in TOML.
+#[macro_export]
+macro_rules! kind {
+    (
+        $(#[doc = $about:literal])+
+        pub struct $name:ident($kind:literal) {
+            $( $(#[doc = $doc:literal])+ $field:ident : $type:ty = $mode:tt ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $field: $crate::kind!(@type $mode $type), )*
+        }
+
+        impl $name {
+            /// The word that names this kind in a file.
+            pub const KIND: &'static str = $kind;
+            /// What it is, for the docs.
+            pub const ABOUT: &'static str = concat!($($about, "\n",)+);
+
+            /// What the docs say about each field.
+            #[must_use]
+            pub fn fields() -> Vec<$crate::file::FieldDoc> {
+                vec![$( $crate::file::FieldDoc {
+                    name: stringify!($field),
+                    type_name: <$type as $crate::file::Read>::NAME,
+                    required: $crate::kind!(@required $mode),
+                    default: $crate::kind!(@default $mode),
+                    doc: concat!($($doc, "\n",)+),
+                    schema: <$type as $crate::file::Read>::schema(),
+                } ),*]
+            }
+
+            /// Takes this kind's fields out of a table, leaving the rest.
+            pub fn take(
+                fields: &mut $crate::file::Fields<'_>,
+                mistakes: &mut $crate::file::Mistakes,
+            ) -> Option<Self> {
+                // Every field is read before the first missing one ends it, so that all mistakes are told.
+                $( let $field = $crate::kind!(@take $mode $type, fields, stringify!($field), mistakes); )*
+                Some(Self { $( $field: $field?, )* })
+            }
+        }
+    };
+    (@type optional $type:ty) => { Option<$type> };
+    (@type $mode:tt $type:ty) => { $type };
+    (@required required) => { true };
+    (@required $mode:tt) => { false };
+    (@default required) => { "" };
+    (@default optional) => { "" };
+    (@default $text:literal) => { $text };
+    (@take required $type:ty, $fields:expr, $name:expr, $mistakes:expr) => {
+        $fields.required::<$type>($name, $mistakes)
+    };
+    (@take optional $type:ty, $fields:expr, $name:expr, $mistakes:expr) => {
+        match $fields.node($name) {
+            Some((_, node)) => <$type as $crate::file::Read>::read(node, $mistakes).map(Some),
+            None => Some(None),
+        }
+    };
+    (@take $text:literal $type:ty, $fields:expr, $name:expr, $mistakes:expr) => {
+        match $fields.node($name) {
+            Some((_, node)) => <$type as $crate::file::Read>::read(node, $mistakes),
+            None => $crate::file::default_value::<$type>($text),
+        }
+    };
+}
