@@ -10,5 +10,7 @@ pub mod file;
 pub mod slo;
 pub mod undo;
 
+pub mod event;
+
 pub mod hands;
 pub mod host;
