@@ -7,10 +7,11 @@
 pub mod base;
 
 pub mod file;
-pub mod slo;
+pub mod host;
 pub mod undo;
 
 pub mod event;
 
 pub mod hands;
-pub mod host;
+
+pub mod fault;

@@ -1,1 +1,3 @@
-//! Floor 2: what holds harm: the packet queue, rule tables, the proxy, the tracer, fills, services.
+//! Floor 2: what holds harm: the kernel objects whose death ends a fault.
+
+pub mod tracer;

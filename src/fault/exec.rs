@@ -1,0 +1,135 @@
+//! `exec`: your own harm, with your own way back.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use crate::undo::{Claim, Tier};
+
+crate::kind! {
+    /// Runs your own command to do harm, and your own command to take it back.
+    ///
+    /// Both are required. `undo` may be run before `inject` has finished, and more than once, so it must
+    /// be harmless when there is nothing to undo. Commands are run without a shell.
+    pub struct Exec("exec") {
+        /// Does the harm; must end by itself.
+        inject: Vec<String> = required,
+        /// Takes it back; run by us, by the watchdog, or by `brownout recover`.
+        undo: Vec<String> = required,
+        /// Exits 0 while the harm is there; proves both the effect and its end.
+        remains: Vec<String> = "[]",
+        /// `inject` may take so long.
+        inject_within: Duration = "10s",
+        /// `undo` may take so long.
+        undo_within: Duration = "30s",
+    }
+}
+
+/// The way back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ran {
+    undo: Vec<String>,
+    remains: Vec<String>,
+    undo_within: Duration,
+    directory: std::path::PathBuf,
+}
+
+/// How a command ended that was killed, with all its children, when its time was up.
+async fn run(argv: &[String], within: Duration, directory: &std::path::Path) -> Result<bool, String> {
+    let [program, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
+    let shown = argv.join(" ");
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|why| format!("`{shown}` cannot be started: {why}"))?;
+    let group = child.id().map(|id| nix::unistd::Pid::from_raw(id as i32));
+    if let Ok(ended) = tokio::time::timeout(within, child.wait()).await {
+        return ended.map(|status| status.success()).map_err(|why| format!("`{shown}`: {why}"));
+    }
+    // The group is ours and its leader is not reaped yet, so its number cannot have been reused.
+    if let Some(group) = group {
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+    let _ = child.wait().await;
+    Err(format!("`{shown}` took longer than {} and was killed", crate::base::unit::say(within)))
+}
+
+impl Fault for Exec {
+    type Owed = Ran;
+    const LASTING: bool = true;
+
+    async fn survey(&self, site: &Site) -> Result<Ran, Refusal> {
+        if self.inject.is_empty() || self.undo.is_empty() {
+            return Err(site.refuse("`inject` or `undo` is empty".to_owned(), "give both commands"));
+        }
+        let directory = std::env::current_dir().map_err(|why| {
+            site.refuse(format!("the working directory: {why}"), "start it from one that exists")
+        })?;
+        Ok(Ran {
+            undo: self.undo.clone(),
+            remains: self.remains.clone(),
+            undo_within: self.undo_within,
+            directory,
+        })
+    }
+
+    async fn inject(&self, _: &Site, owed: &Ran, _: &mut Held) -> Result<(), FaultError> {
+        match run(&self.inject, self.inject_within, &owed.directory).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FaultError(format!("`{}` failed", self.inject.join(" ")))),
+            Err(why) => Err(FaultError(why)),
+        }
+    }
+
+    async fn verify(&self, _: &Site, owed: &Ran) -> Effect {
+        if owed.remains.is_empty() {
+            return Effect::Unverifiable("no `remains` command was given".to_owned());
+        }
+        match owed.remains().await {
+            Ok(true) => Effect::Confirmed(format!("`{}` sees it", owed.remains.join(" "))),
+            Ok(false) => Effect::Mismatch(format!("`{}` does not see it", owed.remains.join(" "))),
+            Err(why) => Effect::Unverifiable(why.to_string()),
+        }
+    }
+
+    fn harm(&self, _: &Site) -> String {
+        format!("runs `{}`", self.inject.join(" "))
+    }
+}
+
+impl Owed for Ran {
+    async fn undo(&self) -> Result<(), UndoError> {
+        match run(&self.undo, self.undo_within, &self.directory).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(UndoError(format!("`{}` failed", self.undo.join(" ")))),
+            Err(why) => Err(UndoError(why)),
+        }
+    }
+
+    async fn remains(&self) -> Result<bool, UndoError> {
+        if self.remains.is_empty() {
+            return Ok(false);
+        }
+        run(&self.remains, self.undo_within, &self.directory).await.map_err(UndoError)
+    }
+
+    fn claims(&self, host: &str) -> Vec<Claim> {
+        vec![Claim::exclusive(host, format!("command {}", self.undo.join(" ")))]
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::Watchdog
+    }
+
+    fn by_hand(&self) -> String {
+        self.undo.join(" ")
+    }
+}

@@ -1,0 +1,320 @@
+//! Floor 3: the kinds of harm, one file each. Adding one is: its file, its line in `kinds!` below, its
+//! cases.
+
+mod disk_fill;
+mod exec;
+mod kill;
+mod pause;
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Dice, RunId};
+use crate::file::{FieldDoc, Fields, Mistakes};
+use crate::host::process::{Identity, Process};
+use crate::undo::{Claim, Record, Tier};
+
+/// What a fault finds at hand: its targets, already resolved, and what it is called.
+#[derive(Debug)]
+pub struct Site {
+    /// The run: part of every name the fault gives.
+    pub run: RunId,
+    /// The fault's name in the file.
+    pub fault: String,
+    /// Chance, seeded.
+    pub dice: Dice,
+    /// The host it happens on.
+    pub host: String,
+    /// The processes to hurt, already drawn; pinned by pidfd.
+    pub processes: Vec<Process>,
+    /// The place to hurt.
+    pub place: Option<PathBuf>,
+    /// The process that will hold the harm: us.
+    pub holder: Identity,
+}
+
+impl Site {
+    /// The targets, as they are written down.
+    fn identities(&self) -> Vec<Identity> {
+        self.processes.iter().map(|process| process.identity().clone()).collect()
+    }
+
+    /// The targets, as people read them.
+    fn who(&self) -> String {
+        let pids: Vec<String> = self.processes.iter().map(|p| p.identity().pid.to_string()).collect();
+        match pids.as_slice() {
+            [one] => format!("process {one}"),
+            several => format!("processes {}", several.join(", ")),
+        }
+    }
+
+    fn some_processes(&self) -> Result<(), Refusal> {
+        if self.processes.is_empty() {
+            return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, why: String, remedy: &str) -> Refusal {
+        Refusal { fault: self.fault.clone(), why, remedy: remedy.to_owned() }
+    }
+}
+
+/// A process is claimed by what it is, so that a reused number is another process.
+fn process_claims(host: &str, targets: &[Identity]) -> Vec<Claim> {
+    targets.iter().map(|t| Claim::exclusive(host, format!("process {}@{}", t.pid, t.start))).collect()
+}
+
+/// A survey that found a reason not to hurt anything.
+#[derive(Debug, thiserror::Error)]
+#[error("fault `{fault}` is refused: {why}; {remedy}")]
+pub struct Refusal {
+    /// The fault's name.
+    pub fault: String,
+    /// Why.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// An injection that failed. What it did until then is held and gets undone.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct FaultError(pub String);
+
+/// An undo that failed; it is tried again, and what stays is reported with the command for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UndoError(pub String);
+
+/// Whether the fault really took hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", content = "figures", rename_all = "kebab-case")]
+pub enum Effect {
+    /// Measured, and as asked.
+    Confirmed(String),
+    /// Measured, and not as asked.
+    Mismatch(String),
+    /// It cannot be measured here.
+    Unverifiable(String),
+}
+
+/// The kernel objects whose death ends a fault. Filled while injecting, so that a half-done injection
+/// is held too; dropped newest first.
+#[derive(Default)]
+pub struct Held {
+    things: Vec<Box<dyn Any + Send>>,
+}
+
+impl Held {
+    /// Holds one thing more.
+    pub fn hold(&mut self, thing: impl Any + Send) {
+        self.things.push(Box::new(thing));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        while let Some(thing) = self.things.pop() {
+            drop(thing);
+        }
+    }
+}
+
+/// One kind of harm: the struct read from the file.
+trait Fault {
+    /// All that undoing it needs.
+    type Owed: Owed;
+    /// Whether it lasts until undone (and so takes `for`), or is over when done.
+    const LASTING: bool;
+
+    /// Looks, touches nothing; says what undoing will need.
+    async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
+    /// Does the harm. Called only once the record is on disk.
+    async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
+    /// Measures whether it took hold.
+    async fn verify(&self, site: &Site, owed: &Self::Owed) -> Effect;
+    /// The harm in a sentence, for the plan.
+    fn harm(&self, site: &Site) -> String;
+}
+
+/// All that undoing a fault needs: nothing else survives a crash.
+trait Owed: Serialize + for<'de> Deserialize<'de> {
+    /// Takes the harm back. Idempotent, harmless before the injection, removes ours and only ours.
+    async fn undo(&self) -> Result<(), UndoError>;
+    /// Whether any of the harm is still there.
+    async fn remains(&self) -> Result<bool, UndoError>;
+    /// What no other fault or run may touch meanwhile.
+    fn claims(&self, host: &str) -> Vec<Claim>;
+    /// Who undoes it if we are killed.
+    fn tier(&self) -> Tier;
+    /// The command a person would type.
+    fn by_hand(&self) -> String;
+}
+
+/// One undo record of the log: whose it is, when it ends at the latest, and the kind's own part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// The fault's name in the file.
+    pub fault: String,
+    /// The host it is on.
+    pub host: String,
+    /// The time since boot by which the watchdog ends it, whatever the runner does.
+    pub deadline: Option<Duration>,
+    /// The kind's own part.
+    pub owed: AnyOwed,
+}
+
+impl Entry {
+    /// Takes the harm back.
+    ///
+    /// # Errors
+    /// When it could not be; see [`UndoError`].
+    pub async fn undo(&self) -> Result<(), UndoError> {
+        self.owed.undo().await
+    }
+
+    /// Whether any of the harm is still there.
+    ///
+    /// # Errors
+    /// When that could not be seen.
+    pub async fn remains(&self) -> Result<bool, UndoError> {
+        self.owed.remains().await
+    }
+}
+
+impl Record for Entry {
+    fn claims(&self) -> Vec<Claim> {
+        self.owed.claims(&self.host)
+    }
+
+    fn tier(&self) -> Tier {
+        self.owed.tier()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    fn by_hand(&self) -> String {
+        self.owed.by_hand()
+    }
+}
+
+macro_rules! kinds {
+    ($($variant:ident: $fault:ty, $owed:ty;)*) => {
+        /// Any fault.
+        #[derive(Debug, Clone)]
+        pub enum AnyFault {
+            $(#[doc = concat!("See [`", stringify!($fault), "`].")] $variant($fault),)*
+        }
+
+        /// Any undo record.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
+        pub enum AnyOwed {
+            $(#[doc = concat!("See [`", stringify!($owed), "`].")] $variant($owed),)*
+        }
+
+        impl AnyFault {
+            /// The words that name the kinds.
+            pub const KINDS: &'static [&'static str] = &[$(<$fault>::KIND),*];
+
+            /// Takes a kind's fields out of its table; `None` on mistakes or an unknown kind.
+            pub fn take(kind: &str, fields: &mut Fields<'_>, mistakes: &mut Mistakes) -> Option<Self> {
+                $(if kind == <$fault>::KIND {
+                    return <$fault>::take(fields, mistakes).map(Self::$variant);
+                })*
+                None
+            }
+
+            /// What the docs say about a kind: what it is, and its fields.
+            #[must_use]
+            pub fn explain(kind: &str) -> Option<(&'static str, Vec<FieldDoc>)> {
+                $(if kind == <$fault>::KIND {
+                    return Some((<$fault>::ABOUT, <$fault>::fields()));
+                })*
+                None
+            }
+
+            /// The word that names this kind.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => <$fault>::KIND,)* }
+            }
+
+            /// Whether it lasts until undone, and so takes `for`.
+            #[must_use]
+            pub fn lasting(&self) -> bool {
+                match self { $(Self::$variant(_) => <$fault as Fault>::LASTING,)* }
+            }
+
+            /// The harm in a sentence.
+            #[must_use]
+            pub fn harm(&self, site: &Site) -> String {
+                match self { $(Self::$variant(fault) => fault.harm(site),)* }
+            }
+
+            /// Looks, touches nothing; says what undoing will need.
+            ///
+            /// # Errors
+            /// When it cannot or must not be done here.
+            pub async fn survey(&self, site: &Site) -> Result<AnyOwed, Refusal> {
+                match self { $(Self::$variant(fault) => fault.survey(site).await.map(AnyOwed::$variant),)* }
+            }
+
+            /// Does the harm. The record must be on disk before.
+            ///
+            /// # Errors
+            /// When it failed; what was done until then is in `held` and in the record.
+            pub async fn inject(&self, site: &Site, owed: &AnyOwed, held: &mut Held) -> Result<(), FaultError> {
+                match (self, owed) {
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.inject(site, owed, held).await,)*
+                    #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
+                    _ => Err(FaultError("the undo record is of another kind".to_owned())),
+                }
+            }
+
+            /// Measures whether it took hold.
+            pub async fn verify(&self, site: &Site, owed: &AnyOwed) -> Effect {
+                match (self, owed) {
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed).await,)*
+                    #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
+                    _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),
+                }
+            }
+        }
+
+        impl AnyOwed {
+            async fn undo(&self) -> Result<(), UndoError> {
+                match self { $(Self::$variant(owed) => owed.undo().await,)* }
+            }
+
+            async fn remains(&self) -> Result<bool, UndoError> {
+                match self { $(Self::$variant(owed) => owed.remains().await,)* }
+            }
+
+            fn claims(&self, host: &str) -> Vec<Claim> {
+                match self { $(Self::$variant(owed) => owed.claims(host),)* }
+            }
+
+            fn tier(&self) -> Tier {
+                match self { $(Self::$variant(owed) => owed.tier(),)* }
+            }
+
+            fn by_hand(&self) -> String {
+                match self { $(Self::$variant(owed) => owed.by_hand(),)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Kill: kill::Kill, kill::Killed;
+    Pause: pause::Pause, pause::Stopped;
+    DiskFill: disk_fill::DiskFill, disk_fill::Filled;
+    Exec: exec::Exec, exec::Ran;
+}

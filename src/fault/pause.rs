@@ -1,0 +1,93 @@
+//! `pause`: processes stand still, all threads, and go on when we end.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use crate::hands::tracer;
+use crate::host::process::{Identity, Process};
+use crate::undo::{Claim, Tier};
+
+crate::kind! {
+    /// Holds processes still, all threads, by ptrace: what a long garbage collection, a hung disk or a
+    /// stopped virtual machine looks like from outside.
+    ///
+    /// The kernel lets the process go on the moment its tracer dies (ptrace(2)), which SIGSTOP does not.
+    /// A process that is already being traced is refused.
+    pub struct Pause("pause") {}
+}
+
+/// Who stands still, and who holds them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stopped {
+    targets: Vec<Identity>,
+    holder: Identity,
+}
+
+impl Fault for Pause {
+    type Owed = Stopped;
+    const LASTING: bool = true;
+
+    async fn survey(&self, site: &Site) -> Result<Stopped, Refusal> {
+        site.some_processes()?;
+        for process in &site.processes {
+            let pid = process.identity().pid;
+            if let Some(tracer) = tracer_of(pid).filter(|tracer| *tracer != 0) {
+                return Err(site.refuse(
+                    format!("process {pid} is already traced by process {tracer}"),
+                    "detach the debugger first",
+                ));
+            }
+        }
+        Ok(Stopped { targets: site.identities(), holder: site.holder.clone() })
+    }
+
+    async fn inject(&self, site: &Site, _: &Stopped, held: &mut Held) -> Result<(), FaultError> {
+        for process in &site.processes {
+            held.hold(tracer::pause(process).map_err(|why| FaultError(why.to_string()))?);
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, site: &Site, owed: &Stopped) -> Effect {
+        let still = owed.targets.iter().filter(|target| held_still(target, &owed.holder)).count();
+        let figures = format!("{still} of {} processes stand still", site.processes.len());
+        if still == site.processes.len() { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
+    }
+
+    fn harm(&self, site: &Site) -> String {
+        format!("holds still {}", site.who())
+    }
+}
+
+impl Owed for Stopped {
+    async fn undo(&self) -> Result<(), UndoError> {
+        Ok(()) // The tracer's death is the undo, and the holder drops it before this is called.
+    }
+
+    async fn remains(&self) -> Result<bool, UndoError> {
+        Ok(self.targets.iter().any(|target| held_still(target, &self.holder)))
+    }
+
+    fn claims(&self, host: &str) -> Vec<Claim> {
+        super::process_claims(host, &self.targets)
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::Kernel
+    }
+
+    fn by_hand(&self) -> String {
+        format!("end process {} of brownout: the kernel then lets its targets go on", self.holder.pid)
+    }
+}
+
+/// Whether `target` is traced by `holder`, each being still the process it was.
+fn held_still(target: &Identity, holder: &Identity) -> bool {
+    Process::open(target).is_ok() && tracer_of(target.pid) == Some(holder.pid)
+}
+
+/// The process that traces a process, 0 for none (proc_pid_status(5), TracerPid).
+fn tracer_of(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()
+}

@@ -1,1 +1,0 @@
-//! Floor 1: pure judgement over samples: objectives, guard, verdict. No clock, no I/O.
