@@ -15,3 +15,7 @@ pub mod event;
 pub mod hands;
 
 pub mod fault;
+
+pub mod engine;
+
+pub mod cli;

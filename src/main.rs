@@ -1,4 +1,7 @@
 //! Arguments in, exit code out.
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(brownout::cli::main() as u8)
 }

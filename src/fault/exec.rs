@@ -1,11 +1,11 @@
 //! `exec`: your own harm, with your own way back.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use crate::hands::command::run;
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
@@ -34,32 +34,6 @@ pub struct Ran {
     remains: Vec<String>,
     undo_within: Duration,
     directory: std::path::PathBuf,
-}
-
-/// How a command ended that was killed, with all its children, when its time was up.
-async fn run(argv: &[String], within: Duration, directory: &std::path::Path) -> Result<bool, String> {
-    let [program, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
-    let shown = argv.join(" ");
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|why| format!("`{shown}` cannot be started: {why}"))?;
-    let group = child.id().map(|id| nix::unistd::Pid::from_raw(id as i32));
-    if let Ok(ended) = tokio::time::timeout(within, child.wait()).await {
-        return ended.map(|status| status.success()).map_err(|why| format!("`{shown}`: {why}"));
-    }
-    // The group is ours and its leader is not reaped yet, so its number cannot have been reused.
-    if let Some(group) = group {
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-    }
-    let _ = child.wait().await;
-    Err(format!("`{shown}` took longer than {} and was killed", crate::base::unit::say(within)))
 }
 
 impl Fault for Exec {

@@ -81,13 +81,23 @@ impl Owed for Stopped {
     }
 }
 
-/// Whether `target` is traced by `holder`, each being still the process it was.
+/// Whether `target` is traced by a thread of `holder`, each being still the process it was.
 fn held_still(target: &Identity, holder: &Identity) -> bool {
-    Process::open(target).is_ok() && tracer_of(target.pid) == Some(holder.pid)
+    Process::open(target).is_ok()
+        && Process::open(holder).is_ok()
+        && tracer_of(target.pid) == Some(holder.pid)
 }
 
-/// The process that traces a process, 0 for none (proc_pid_status(5), TracerPid).
+/// The process that traces a process, 0 for none. TracerPid names the tracing *thread*
+/// (proc_pid_status(5)); Tgid of that is its process.
 fn tracer_of(pid: i32) -> Option<i32> {
+    match status(pid, "TracerPid:")? {
+        0 => Some(0),
+        thread => status(thread, "Tgid:"),
+    }
+}
+
+fn status(pid: i32, field: &str) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()
+    status.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
 }

@@ -9,7 +9,7 @@ mod kind;
 mod mistake;
 mod node;
 
-pub use fields::{FieldDoc, Fields, Read};
+pub use fields::{FieldDoc, Fields, Read, nearest};
 pub use mistake::{Mistake, Mistakes};
 pub use node::{Key, Node, Place, Sources, Value};
 

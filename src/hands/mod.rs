@@ -1,3 +1,4 @@
 //! Floor 2: what holds harm: the kernel objects whose death ends a fault.
 
+pub mod command;
 pub mod tracer;

@@ -1,0 +1,70 @@
+//! `brownout recover`: pays what dead runs owe.
+
+use std::path::PathBuf;
+
+use super::Exit;
+use crate::engine::pay;
+use crate::fault::Entry;
+use crate::undo::{LogError, Record, UndoLog, found, state_dir};
+
+#[derive(clap::Args)]
+pub(super) struct Recover {
+    /// Show what is owed and by whom; undo nothing
+    #[arg(long)]
+    list: bool,
+    /// Where undo logs are kept
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl Recover {
+    pub(super) async fn run(self) -> Exit {
+        let state = self.state.unwrap_or_else(state_dir);
+        let logs = match found::<Entry>(&state) {
+            Ok(logs) => logs,
+            Err(why) => {
+                eprintln!("error: {why}");
+                return Exit::NotUndone;
+            }
+        };
+        if logs.is_empty() {
+            println!("nothing is owed in {}", state.display());
+        }
+        let mut left = false;
+        for log in logs {
+            let life = if log.alive { "running" } else { "dead" };
+            println!(
+                "run {} ({life}, process {}, since {}): {}",
+                log.header.run, log.header.pid, log.header.started, log.header.title
+            );
+            for (_, entry) in &log.owed {
+                println!("  owes {}: {} (by hand: {})", entry.fault, entry.tier(), entry.by_hand());
+            }
+            if self.list || log.alive {
+                left |= !log.alive && !log.owed.is_empty();
+                continue;
+            }
+            match recover(&log.path).await {
+                Ok(0) => println!("  undone"),
+                Ok(_) => left = true,
+                Err(LogError::Busy { .. }) => println!("  is being recovered by somebody else"),
+                Err(why) => {
+                    left = true;
+                    eprintln!("error: {why}");
+                }
+            }
+        }
+        if left { Exit::NotUndone } else { Exit::Passed }
+    }
+}
+
+/// Pays one log; how much could not be paid.
+async fn recover(path: &std::path::Path) -> Result<usize, LogError> {
+    let mut log = UndoLog::<Entry>::adopt(path)?;
+    let unpaid = pay(&mut log, || {}).await;
+    for harm in &unpaid {
+        eprintln!("NOT UNDONE {}: {}; by hand: {}", harm.fault, harm.why, harm.by_hand);
+    }
+    log.close()?;
+    Ok(unpaid.len())
+}
