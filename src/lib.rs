@@ -10,8 +10,6 @@ pub mod file;
 pub mod host;
 pub mod undo;
 
-pub mod event;
-
 pub mod hands;
 
 pub mod fault;

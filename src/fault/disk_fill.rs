@@ -15,8 +15,10 @@ use crate::host::process::Identity;
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
-    /// Takes space on the file system of `target = { path = ... }`, with a file that has no name
-    /// (O_TMPFILE, open(2)): the space is free again when its holder dies, whatever kills it.
+    /// Takes space on the file system of a place.
+    ///
+    /// By a file that has no name (O_TMPFILE, open(2)): the space is free again when its holder dies,
+    /// whatever kills it.
     ///
     /// Say one of `size`, `percent` and `leave`. At least `floor` always stays free.
     pub struct DiskFill("disk-fill") {

@@ -8,9 +8,9 @@ use crate::host::process::{Identity, Process};
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
-    /// Holds processes still, all threads, by ptrace: what a long garbage collection, a hung disk or a
-    /// stopped virtual machine looks like from outside.
+    /// Holds processes still, all threads.
     ///
+    /// What a long garbage collection, a hung disk or a stopped virtual machine looks like from outside.
     /// The kernel lets the process go on the moment its tracer dies (ptrace(2)), which SIGSTOP does not.
     /// A process that is already being traced is refused.
     pub struct Pause("pause") {}

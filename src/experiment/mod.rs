@@ -1,5 +1,0 @@
-//! Floor 4: what is asked: from a file to a checked experiment to a plan.
-
-pub mod model;
-
-pub use model::Experiment;
