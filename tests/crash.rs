@@ -106,10 +106,6 @@ impl World {
 #[test]
 fn a_harm_that_runs_its_time_is_undone_and_leaves_no_log() {
     let world = World::new();
-    let mut command = exec_fault(&world.state(), &world.flag());
-    let output = command.args(["--for", "0s"]).output();
-    // clap refuses a flag given twice: the time is set once, below.
-    assert_eq!(output.unwrap().status.code(), Some(2));
     let file = world.flag().display().to_string();
     let output = brownout(&world.state())
         .args(["inject", "exec", "--yes", "--for", "100ms"])
@@ -119,6 +115,18 @@ fn a_harm_that_runs_its_time_is_undone_and_leaves_no_log() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("undone and checked in"));
     assert!(!world.flag().exists() && logs(&world.state()).is_empty());
+}
+
+#[test]
+fn a_slow_injection_and_a_slow_undo_are_not_taken_for_a_hang() {
+    let world = World::new();
+    // Longer than the silence after which the watchdog kills a runner.
+    let output = brownout(&world.state())
+        .args(["inject", "exec", "--yes", "--for", "0s", "inject=['sleep', '4']", "undo=['sleep', '4']"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    world.nothing_left();
 }
 
 #[test]
@@ -317,7 +325,7 @@ fn arguments_that_are_wrong_say_so_and_touch_nothing() {
 
 #[test]
 fn an_interrupt_ends_the_harm_early_and_says_so_in_the_exit_code() {
-    for (signal, code) in [("-INT", 130), ("-HUP", 130), ("-TERM", 143)] {
+    for (signal, code) in [("-INT", 130), ("-HUP", 130), ("-TSTP", 130), ("-TERM", 143)] {
         let world = World::new();
         let mut runner = Owned::start(&mut exec_fault(&world.state(), &world.flag()));
         runner.took_hold();

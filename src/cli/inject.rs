@@ -189,12 +189,15 @@ fn confirmed() -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-/// A watch that turns when we are asked to stop. SIGHUP counts: the terminal is gone, the harm must be too.
+/// A watch that turns when we are asked to stop. SIGHUP counts: the terminal is gone, the harm must be too;
+/// and so does Ctrl-Z, since a stopped runner could not end what it holds.
 fn stop_on_signals() -> watch::Receiver<Stop> {
     let (turn, stop) = watch::channel(Stop::No);
     for (kind, what) in [
         (SignalKind::interrupt(), Stop::Interrupt),
         (SignalKind::hangup(), Stop::Interrupt),
+        (SignalKind::quit(), Stop::Interrupt),
+        (SignalKind::from_raw(libc::SIGTSTP), Stop::Interrupt),
         (SignalKind::terminate(), Stop::Terminate),
     ] {
         if let Ok(mut signals) = signal(kind) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::pay::{Unpaid, pay};
+use super::pulse::{PULSE, while_beating};
 use super::watchdog::{Watchdog, WatchdogError};
 use crate::base::Clock;
 use crate::base::clock::since_boot;
@@ -15,8 +16,6 @@ use crate::undo::{Header, LogError, Record, UndoLog};
 
 /// A harm's own time to live beyond its `for`, after which the watchdog ends it.
 const GRACE: Duration = Duration::from_secs(30);
-/// How often whoever decides says that it lives.
-const PULSE: Duration = Duration::from_millis(500);
 
 /// One fault and what it finds at hand.
 #[derive(Debug)]
@@ -117,14 +116,15 @@ pub async fn run(
     // ---------------------------- the line: no `?` below ----------------------------
     let mut held = Held::default();
     let mut watchdog_lost = false;
-    let injected = harm.fault.inject(&harm.site, &owed, &mut held).await;
+    let mut beat = || watchdog_lost |= watchdog.beat().is_err();
+    let injected = while_beating(harm.fault.inject(&harm.site, &owed, &mut held), &mut beat).await;
     let (effect, failed) = match injected {
-        Ok(()) => (Some(harm.fault.verify(&harm.site, &owed).await), None),
+        Ok(()) => (Some(while_beating(harm.fault.verify(&harm.site, &owed), &mut beat).await), None),
         Err(why) => (None, Some(why.to_string())),
     };
     if let Some(effect) = &effect {
         told(effect);
-        if lasting {
+        if lasting && !watchdog_lost {
             watchdog_lost = hold(harm.hold, &mut stop, &mut watchdog).await;
         }
     }

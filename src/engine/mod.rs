@@ -2,6 +2,7 @@
 
 mod harm;
 mod pay;
+mod pulse;
 mod watchdog;
 
 pub use harm::{Ended, Harm, HarmError, Stop, run};

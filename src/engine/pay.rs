@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::pulse::while_beating;
 use crate::fault::Entry;
 use crate::undo::{Record, UndoLog};
 
@@ -23,7 +24,7 @@ pub struct Unpaid {
 /// Undoes all that a log owes, newest first. One that fails does not stop the rest; each is tried several
 /// times, and counts as paid only when it has been seen to be gone.
 ///
-/// `beat` is called between steps, so that whoever pays is seen to be alive.
+/// `beat` is called all the while, so that whoever pays is seen to be alive.
 pub async fn pay(log: &mut UndoLog<Entry>, mut beat: impl FnMut()) -> Vec<Unpaid> {
     let owed: Vec<(u64, Entry)> = log.owed().map(|(n, entry)| (n, entry.clone())).collect();
     let mut unpaid = Vec::new();
@@ -33,8 +34,7 @@ pub async fn pay(log: &mut UndoLog<Entry>, mut beat: impl FnMut()) -> Vec<Unpaid
             if attempt > 0 {
                 tokio::time::sleep(BETWEEN).await;
             }
-            beat();
-            result = once(&entry).await;
+            result = while_beating(once(&entry), &mut beat).await;
             if result.is_ok() {
                 break;
             }

@@ -13,7 +13,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::host::process::Process;
+use crate::host::process::{self, Process};
 
 /// Why a process cannot be paused.
 #[derive(Debug, thiserror::Error)]
@@ -152,12 +152,28 @@ fn seize(thread: i32) -> nix::Result<()> {
     waitpid(thread, Some(WaitPidFlag::__WALL)).map(|_: WaitStatus| ())
 }
 
-/// Lets every thread go; one that ended meanwhile is reaped as its tracer must.
+/// Lets every thread go. The main thread comes last: one that was killed reports its end only when all
+/// others have been reaped, and they are ours to reap.
 fn release_all(pid: i32) {
-    for thread in threads(pid) {
-        let thread = Pid::from_raw(thread);
-        if ptrace::detach(thread, None).is_err() {
-            let _ = waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
+    for thread in threads(pid).into_iter().filter(|thread| *thread != pid) {
+        release(Pid::from_raw(thread));
+    }
+    // Our own child's end is for whoever started it to collect: parent and tracer are one process here, and
+    // to reap it as its tracer would take the exit status away.
+    if process::parent(pid) == Some(std::process::id() as i32) {
+        let _ = ptrace::detach(Pid::from_raw(pid), None);
+    } else {
+        release(Pid::from_raw(pid));
+    }
+}
+
+/// Lets one thread go. One that cannot be detached was killed while it stood still (ptrace(2), ESRCH): it
+/// is on its way out, and until its tracer has reaped it, its parent waits for ever.
+fn release(thread: Pid) {
+    while ptrace::detach(thread, None) == Err(Errno::ESRCH) {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) | Err(Errno::EINTR) => {}
+            _ => return,
         }
     }
 }
