@@ -336,3 +336,28 @@ fn an_interrupt_ends_the_harm_early_and_says_so_in_the_exit_code() {
         runner.0.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
     }
 }
+
+#[test]
+fn a_target_killed_while_paused_can_be_collected_by_its_parent() {
+    const THREADS: &str =
+        "import threading,time; threading.Thread(target=time.sleep,args=(63,)).start(); time.sleep(63)";
+    let world = World::new();
+    let mut target = Owned::start(Command::new("python3").args(["-c", THREADS]));
+    eventually("it has two threads", || {
+        std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap().count() == 2
+    });
+    let file = world.folder.path().join("pid");
+    std::fs::write(&file, target.pid().to_string()).unwrap();
+    let mut command = brownout(&world.state());
+    command
+        .args(["inject", "pause", "--yes", "--for", "60s", "--pid-file"])
+        .arg(&file)
+        .stderr(Stdio::piped());
+    let mut runner = Owned::start(&mut command);
+    runner.took_hold();
+    target.0.kill().unwrap();
+    assert!(Command::new("kill").args(["-INT", &runner.pid().to_string()]).status().unwrap().success());
+    eventually("its parent collects it", || target.0.try_wait().unwrap().is_some());
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Exit;
 use crate::engine::pay;
 use crate::fault::Entry;
-use crate::undo::{LogError, Record, UndoLog, found, state_dir};
+use crate::undo::{LogError, Record, UndoLog, found, state_dir, sweep};
 
 #[derive(clap::Args)]
 pub(super) struct Recover {
@@ -20,7 +20,8 @@ pub(super) struct Recover {
 impl Recover {
     pub(super) async fn run(self) -> Exit {
         let state = self.state.unwrap_or_else(state_dir);
-        let logs = match found::<Entry>(&state) {
+        let swept = if self.list { Ok(()) } else { sweep::<Entry>(&state) };
+        let logs = match swept.and_then(|()| found::<Entry>(&state)) {
             Ok(logs) => logs,
             Err(why) => {
                 eprintln!("error: {why}");

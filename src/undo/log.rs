@@ -187,17 +187,7 @@ impl<R: Record> UndoLog<R> {
     pub fn create(state: &Path, header: Header, claims: &[Claim]) -> Result<Self, LogError> {
         let folder = state.join("undo");
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let gate_path = folder.join("lock");
-        let gate = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&gate_path)
-            .map_err(io_error(&gate_path))?;
-        let _gate = Flock::lock(gate, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io_error(&gate_path)(errno.into()))?;
-
+        let _gate = gate(&folder)?;
         for other in found::<R>(state)? {
             for theirs in other
                 .claims
@@ -309,6 +299,36 @@ impl<R: Record> UndoLog<R> {
     }
 }
 
+/// The one lock under which logs are made and swept.
+fn gate(folder: &Path) -> Result<Flock<File>, LogError> {
+    let path = folder.join("lock");
+    let mut open = OpenOptions::new();
+    let file =
+        open.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io_error(&path)(errno.into()))
+}
+
+/// Removes logs whose run died before their first line was written: it hurt nothing.
+///
+/// # Errors
+/// When the state folder cannot be written or a log cannot be read.
+pub fn sweep<R: Record>(state: &Path) -> Result<(), LogError> {
+    let folder = state.join("undo");
+    if !folder.exists() {
+        return Ok(());
+    }
+    // Under the gate, no living run is between making its file and locking it.
+    let _gate = gate(&folder)?;
+    for path in paths(&folder)? {
+        if let Ok(log) = UndoLog::<R>::adopt(&path)
+            && log.header().is_none()
+        {
+            log.close()?;
+        }
+    }
+    Ok(())
+}
+
 /// A log as somebody else sees it.
 #[derive(Debug)]
 pub struct Found<R> {
@@ -330,16 +350,8 @@ pub struct Found<R> {
 /// When one cannot be read: an unreadable log may owe anything.
 pub fn found<R: Record>(state: &Path) -> Result<Vec<Found<R>>, LogError> {
     let folder = state.join("undo");
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(why) => return Err(io_error(&folder)(why)),
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-    paths.sort();
     let mut logs = Vec::new();
-    for path in paths {
+    for path in paths(&folder)? {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(why) if why.kind() == io::ErrorKind::NotFound => continue, // closed just now
@@ -356,6 +368,19 @@ pub fn found<R: Record>(state: &Path) -> Result<Vec<Found<R>>, LogError> {
         logs.push(Found { path, header, claims, owed: state.owed.into_iter().rev().collect(), alive });
     }
     Ok(logs)
+}
+
+/// The log files of a folder; none when it does not exist.
+fn paths(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(io_error(folder)(why)),
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    Ok(paths)
 }
 
 /// Where logs are kept: `BROWNOUT_STATE`; else `/var/lib/brownout` for root; else
@@ -454,6 +479,18 @@ mod tests {
         drop(log);
         assert!(refused("y"), "a dead run still owes y");
         assert!(!refused("x"), "a dead run holds nothing it did not owe");
+    }
+
+    #[test]
+    fn a_log_that_never_got_its_first_line_is_swept_and_one_that_owes_is_not() {
+        let state = tempfile::tempdir().unwrap();
+        let mut owing = UndoLog::create(state.path(), header(), &[]).unwrap();
+        owing.append(note("a")).unwrap();
+        let owing = owing.path().to_owned();
+        let empty = state.path().join("undo/00000000.log");
+        fs::write(&empty, "0123 {\"hea").unwrap();
+        sweep::<Note>(state.path()).unwrap();
+        assert!(!empty.exists() && owing.exists());
     }
 
     fn two_entries(state: &Path) -> (PathBuf, Vec<u8>) {
