@@ -8,11 +8,16 @@ pub mod base;
 
 pub mod file;
 pub mod host;
+pub mod slo;
 pub mod undo;
 
 pub mod hands;
 
 pub mod fault;
+pub mod probe;
+
+pub mod event;
+pub mod experiment;
 
 pub mod engine;
 

@@ -13,7 +13,9 @@ use crate::base::{Clock, Dice, RunId, unit};
 use crate::engine::{self, Ended, Harm, Stop};
 use crate::fault::{AnyFault, Effect, Site};
 use crate::file::{Fields, Mistakes, Sources, nearest};
+use crate::hands::Heartbeat;
 use crate::host::process::{Process, Wanted, find, ourselves};
+use crate::host::target::Found;
 use crate::undo::state_dir;
 
 #[derive(clap::Args)]
@@ -154,9 +156,17 @@ impl Inject {
                 fault: self.kind.clone(),
                 dice,
                 host: "this machine".to_owned(),
-                processes,
-                place: self.target.path.clone(),
+                target: Found {
+                    said: "what was named".to_owned(),
+                    processes,
+                    endpoints: Vec::new(),
+                    place: self.target.path.clone(),
+                },
+                from: None,
+                hold: self.hold,
                 holder,
+                heartbeat: Heartbeat::default(),
+                directory: std::env::current_dir().map_err(|why| format!("the working directory: {why}"))?,
             },
             fault,
             hold: self.hold,

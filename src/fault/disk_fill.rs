@@ -48,7 +48,7 @@ impl Fault for DiskFill {
     const LASTING: bool = true;
 
     async fn survey(&self, site: &Site) -> Result<Filled, Refusal> {
-        let path = site.place.clone().ok_or_else(|| {
+        let path = site.target.place.clone().ok_or_else(|| {
             site.refuse(
                 "it has no place to fill".to_owned(),
                 "give it `target = { path = \"/var/lib/app\" }`",
@@ -103,7 +103,7 @@ impl Fault for DiskFill {
     }
 
     fn harm(&self, site: &Site) -> String {
-        let place = site.place.as_ref().map_or_else(String::new, |path| path.display().to_string());
+        let place = site.target.place.as_ref().map_or_else(String::new, |path| path.display().to_string());
         match (self.size, self.percent, self.leave) {
             (Some(size), ..) => format!("takes {size} on {place}"),
             (_, Some(percent), _) => format!("takes {percent} of what is free on {place}"),

@@ -44,14 +44,11 @@ impl Fault for Exec {
         if self.inject.is_empty() || self.undo.is_empty() {
             return Err(site.refuse("`inject` or `undo` is empty".to_owned(), "give both commands"));
         }
-        let directory = std::env::current_dir().map_err(|why| {
-            site.refuse(format!("the working directory: {why}"), "start it from one that exists")
-        })?;
         Ok(Ran {
             undo: self.undo.clone(),
             remains: self.remains.clone(),
             undo_within: self.undo_within,
-            directory,
+            directory: site.directory.clone(),
         })
     }
 

@@ -71,7 +71,7 @@ impl Fault for Kill {
     }
 
     async fn inject(&self, site: &Site, _: &Killed, _: &mut Held) -> Result<(), FaultError> {
-        for process in &site.processes {
+        for process in &site.target.processes {
             process.signal(self.signal.0).map_err(|why| FaultError(why.to_string()))?;
         }
         Ok(())
@@ -85,11 +85,15 @@ impl Fault for Kill {
             ));
         }
         let mut gone = 0;
-        for process in &site.processes {
+        for process in &site.target.processes {
             gone += usize::from(process.wait_gone(std::time::Duration::from_secs(1)).await);
         }
-        let figures = format!("{gone} of {} processes gone", site.processes.len());
-        if gone == site.processes.len() { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
+        let figures = format!("{gone} of {} processes gone", site.target.processes.len());
+        if gone == site.target.processes.len() {
+            Effect::Confirmed(figures)
+        } else {
+            Effect::Mismatch(figures)
+        }
     }
 
     fn harm(&self, site: &Site) -> String {

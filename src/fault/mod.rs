@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Dice, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
-use crate::host::process::{Identity, Process};
+use crate::hands::Heartbeat;
+use crate::host::process::Identity;
+use crate::host::target::Found;
 use crate::undo::{Claim, Record, Tier};
 
 /// What a fault finds at hand: its targets, already resolved, and what it is called.
@@ -28,23 +30,29 @@ pub struct Site {
     pub dice: Dice,
     /// The host it happens on.
     pub host: String,
-    /// The processes to hurt, already drawn; pinned by pidfd.
-    pub processes: Vec<Process>,
-    /// The place to hurt.
-    pub place: Option<PathBuf>,
+    /// Whom to hurt, already drawn; processes are pinned by pidfd.
+    pub target: Found,
+    /// For network faults: only traffic from here.
+    pub from: Option<Found>,
+    /// How long it lasts by plan.
+    pub hold: Duration,
     /// The process that will hold the harm: us.
     pub holder: Identity,
+    /// The heartbeat of whoever decides: what is held on a lease is renewed only while it beats.
+    pub heartbeat: Heartbeat,
+    /// The directory in which commands run: the experiment file's.
+    pub directory: PathBuf,
 }
 
 impl Site {
     /// The targets, as they are written down.
     fn identities(&self) -> Vec<Identity> {
-        self.processes.iter().map(|process| process.identity().clone()).collect()
+        self.target.processes.iter().map(|process| process.identity().clone()).collect()
     }
 
     /// The targets, as people read them.
     fn who(&self) -> String {
-        let pids: Vec<String> = self.processes.iter().map(|p| p.identity().pid.to_string()).collect();
+        let pids: Vec<String> = self.target.processes.iter().map(|p| p.identity().pid.to_string()).collect();
         match pids.as_slice() {
             [one] => format!("process {one}"),
             several => format!("processes {}", several.join(", ")),
@@ -52,7 +60,7 @@ impl Site {
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
-        if self.processes.is_empty() {
+        if self.target.processes.is_empty() {
             return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
         }
         Ok(())

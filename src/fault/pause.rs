@@ -29,7 +29,7 @@ impl Fault for Pause {
 
     async fn survey(&self, site: &Site) -> Result<Stopped, Refusal> {
         site.some_processes()?;
-        for process in &site.processes {
+        for process in &site.target.processes {
             let pid = process.identity().pid;
             if let Some(tracer) = tracer_of(pid).filter(|tracer| *tracer != 0) {
                 return Err(site.refuse(
@@ -42,7 +42,7 @@ impl Fault for Pause {
     }
 
     async fn inject(&self, site: &Site, _: &Stopped, held: &mut Held) -> Result<(), FaultError> {
-        for process in &site.processes {
+        for process in &site.target.processes {
             held.hold(tracer::pause(process).map_err(|why| FaultError(why.to_string()))?);
         }
         Ok(())
@@ -50,8 +50,12 @@ impl Fault for Pause {
 
     async fn verify(&self, site: &Site, owed: &Stopped) -> Effect {
         let still = owed.targets.iter().filter(|target| held_still(target, &owed.holder)).count();
-        let figures = format!("{still} of {} processes stand still", site.processes.len());
-        if still == site.processes.len() { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
+        let figures = format!("{still} of {} processes stand still", site.target.processes.len());
+        if still == site.target.processes.len() {
+            Effect::Confirmed(figures)
+        } else {
+            Effect::Mismatch(figures)
+        }
     }
 
     fn harm(&self, site: &Site) -> String {

@@ -1,3 +1,4 @@
-//! Floor 1: system calls, netlink and processes: what the kernel offers, with types.
+//! Floor 1: what the host is and has: processes, targets.
 
 pub mod process;
+pub mod target;

@@ -1,0 +1,251 @@
+//! A checked experiment: every value typed, every name resolved, every time placed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::{Percent, Rate};
+use crate::file::Place;
+use crate::host::target::Target;
+
+/// One experiment: a steady state, faults on a timeline, probes, SLOs, a guard.
+#[derive(Debug, Clone)]
+pub struct Experiment {
+    /// What a person calls it.
+    pub title: String,
+    /// What is believed, and is being tested.
+    pub hypothesis: Option<String>,
+    /// Whom to ask.
+    pub owner: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// The seed, when the file names one.
+    pub seed: Option<u64>,
+    /// What the experiment itself starts, in an order in which `needs` come first.
+    pub services: Vec<Service>,
+    /// How it is watched.
+    pub probes: Vec<Probe>,
+    /// What is promised.
+    pub slos: Vec<Slo>,
+    /// What must happen in time.
+    pub expects: Vec<Expect>,
+    /// How long the healthy condition must hold beforehand, and again at recovery.
+    pub steady_for: Duration,
+    /// The judge that may abort.
+    pub guard: Guard,
+    /// What is done to the system.
+    pub faults: Vec<Fault>,
+    /// Recovery must begin within this after the last undo.
+    pub recovery_within: Duration,
+    /// How much proof a pass needs.
+    pub proof: Proof,
+    /// The limits on who may be hurt.
+    pub blast_radius: BlastRadius,
+    /// From t = 0 to the last undo, at most.
+    pub max_duration: Option<Duration>,
+    /// The directory of the file: commands run in it, relative paths start from it.
+    pub directory: PathBuf,
+}
+
+/// Something the experiment starts and always stops.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Names of services that must be ready first.
+    pub needs: Vec<String>,
+    /// Run to its end before `run`.
+    pub setup: Option<Vec<String>>,
+    /// The service's own command.
+    pub run: Vec<String>,
+    /// Its extra environment.
+    pub env: BTreeMap<String, String>,
+    /// The user it runs as.
+    pub user: Option<String>,
+    /// Its port, when `${self.port}` was used.
+    pub port: Option<u16>,
+    /// Its own folder, when `${self.dir}` was used.
+    pub dir: Option<PathBuf>,
+    /// Started again this long after it died; never when absent.
+    pub restart_after: Option<Duration>,
+    /// How it is known to be ready.
+    pub ready: Option<Ready>,
+    /// It must be ready within this.
+    pub ready_within: Duration,
+}
+
+/// How a service is known to be ready.
+#[derive(Debug, Clone)]
+pub enum Ready {
+    /// This `host:port` accepts a connection.
+    Tcp(String),
+    /// This URL answers 2xx.
+    Http(String),
+    /// This command exits 0.
+    Exec(Vec<String>),
+}
+
+/// One way of looking.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Its name.
+    pub name: String,
+    /// The kind's own part.
+    pub look: crate::probe::AnyProbe,
+    /// Looks a second; `None` for a check that is made once.
+    pub rate: Option<Rate>,
+    /// When a check is made.
+    pub once: Option<Once>,
+    /// From the intended start; a look that takes longer is bad.
+    pub timeout: Duration,
+    /// Looks under way at one time; a look beyond it is missed.
+    pub in_flight: u32,
+    /// Judged by SLOs, or only recorded.
+    pub observe_only: bool,
+}
+
+/// When a probe that is a check is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Once {
+    /// In the steady state.
+    Before,
+    /// After recovery.
+    After,
+}
+
+/// What is promised about one probe.
+#[derive(Debug, Clone)]
+pub struct Slo {
+    /// Its name.
+    pub name: String,
+    /// The probe's place in [`Experiment::probes`].
+    pub probe: usize,
+    /// What holds in general.
+    pub promises: Promises,
+    /// What holds instead while a fault (its place in [`Experiment::faults`]) is live and until recovered.
+    pub during: Vec<(usize, Promises)>,
+}
+
+/// Promises about one probe; absent ones are not made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Promises {
+    /// The share of looks that are good.
+    pub availability: Option<Percent>,
+    /// Percentile (share below 1) and threshold.
+    pub latency: Vec<(f64, Duration)>,
+    /// The longest unbroken stretch of bad looks.
+    pub longest_outage: Option<Duration>,
+}
+
+/// Something that must be seen in time.
+#[derive(Debug, Clone)]
+pub struct Expect {
+    /// Its name.
+    pub name: String,
+    /// What must be seen.
+    pub sees: Sees,
+    /// Within this ...
+    pub within: Duration,
+    /// ... of this moment.
+    pub of: Moment,
+}
+
+/// What an expectation wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// A look of this probe (its place in [`Experiment::probes`]) that is good, or bad.
+    Probe {
+        /// Which probe.
+        probe: usize,
+        /// Whether it must be good.
+        good: bool,
+    },
+    /// What this fault (its place in [`Experiment::faults`]) hit is back: a service of ours is ready again,
+    /// another target is found again by its selector with as many processes as before.
+    Back {
+        /// Which fault.
+        fault: usize,
+    },
+}
+
+/// The judge that may abort the run.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Bad seconds, looks, or a share of a month; the default when absent.
+    pub budget: Option<Budget>,
+    /// The chance, over the run, of aborting although every promise is kept.
+    pub false_abort: Percent,
+    /// The run stops when this file appears.
+    pub kill_switch: Option<PathBuf>,
+}
+
+/// What a run may spend, per objective.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Budget {
+    /// Bad seconds.
+    Seconds(f64),
+    /// Bad looks.
+    Looks(u64),
+    /// A share of the budget of a period.
+    Share(f64, Duration),
+}
+
+/// One kind of harm on the timeline.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// Its name.
+    pub name: String,
+    /// The kind's own part.
+    pub harm: crate::fault::AnyFault,
+    /// Where it stands in the file, for refusals.
+    pub place: Place,
+    /// Who is hurt; for network faults (`to`), where the traffic goes.
+    pub target: Option<Target>,
+    /// For network faults: only traffic from here.
+    pub from: Option<Target>,
+    /// When it begins.
+    pub at: Moment,
+    /// How long it lasts; required for lasting kinds.
+    pub hold: Option<Duration>,
+    /// Repeated this often, so many times in all.
+    pub every: Option<(Duration, u32)>,
+}
+
+/// A moment on the timeline.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moment {
+    /// After t = 0.
+    Zero(Duration),
+    /// After a fault's verified effect.
+    Begin(usize, Duration),
+    /// After a fault's verified undo.
+    End(usize, Duration),
+    /// When a person says so.
+    Operator,
+}
+
+/// How much proof a pass needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The promise was kept in this run.
+    Observed,
+    /// The interval's upper end is below twice the tolerated ratio.
+    Likely,
+    /// The interval's upper end is below the tolerated ratio.
+    Proven,
+}
+
+/// The limits on who may be hurt.
+#[derive(Debug, Clone, Default)]
+pub struct BlastRadius {
+    /// Nobody but these, when not empty.
+    pub only: Vec<String>,
+    /// Never these.
+    pub never: Vec<String>,
+    /// At most so many targets.
+    pub max_targets: Option<u32>,
+    /// Only at these times: `Mon-Thu 10:00-16:00 Europe/Berlin`.
+    pub window: Option<String>,
+    /// The word a person types before anything is hurt.
+    pub confirm: Option<String>,
+}

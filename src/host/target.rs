@@ -1,0 +1,161 @@
+//! Who or what may be hurt, and finding it on this host.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rand::seq::IndexedRandom;
+use regex::Regex;
+
+use super::process::{self, Process, Wanted};
+use crate::base::{Dice, Percent};
+
+/// How a target is named in a file.
+#[derive(Debug, Clone)]
+pub enum Selector {
+    /// The process whose number is in this file.
+    PidFile(PathBuf),
+    /// Processes running this program: a path, or the last part of one.
+    Exe(String),
+    /// Processes whose command line matches.
+    Cmdline(Regex),
+    /// The process that listens on this TCP port.
+    Listen(u16),
+    /// Processes of this cgroup, as /proc/PID/cgroup writes it.
+    Cgroup(String),
+    /// Processes of this user.
+    Uid(u32),
+    /// A service that the experiment itself starts, by its name.
+    Service(String),
+    /// Traffic to this address; every port when none is said.
+    Address(IpAddr, Option<u16>),
+    /// Traffic to this port, wherever.
+    Port(u16),
+    /// A directory: the file system it is on.
+    Path(PathBuf),
+}
+
+/// How many of the processes found are hurt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pick {
+    /// So many, drawn from the seed.
+    Count(u32),
+    /// Such a share, drawn from the seed, rounded up.
+    Share(Percent),
+    /// The one that started first.
+    Oldest,
+    /// All of them.
+    All,
+}
+
+/// A target as it is asked for.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// How it is found.
+    pub selector: Selector,
+    /// How many of those found.
+    pub pick: Pick,
+    /// The host it is on; the empty name is this machine.
+    pub host: String,
+}
+
+/// Some traffic: where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Endpoint {
+    /// The address; any when absent.
+    pub address: Option<IpAddr>,
+    /// The port; any when absent.
+    pub port: Option<u16>,
+}
+
+/// A target as it was found on this host.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What a person calls it.
+    pub said: String,
+    /// The processes, drawn and pinned; empty for endpoints and places.
+    pub processes: Vec<Process>,
+    /// The endpoints: those named, or those on which the processes listen.
+    pub endpoints: Vec<Endpoint>,
+    /// The place.
+    pub place: Option<PathBuf>,
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PidFile(path) => write!(f, "pid_file {}", path.display()),
+            Self::Exe(name) => write!(f, "exe {name}"),
+            Self::Cmdline(pattern) => write!(f, "cmdline {pattern}"),
+            Self::Listen(port) => write!(f, "listen {port}"),
+            Self::Cgroup(path) => write!(f, "cgroup {path}"),
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Address(address, Some(port)) => {
+                write!(f, "address {}", std::net::SocketAddr::new(*address, *port))
+            }
+            Self::Address(address, None) => write!(f, "address {address}"),
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::Path(path) => write!(f, "path {}", path.display()),
+        }
+    }
+}
+
+impl Selector {
+    fn wanted(&self) -> Option<Wanted> {
+        Some(match self {
+            Self::PidFile(path) => Wanted::PidFile(path.clone()),
+            Self::Exe(name) => Wanted::Exe(name.clone()),
+            Self::Cmdline(pattern) => Wanted::Cmdline(pattern.clone()),
+            Self::Listen(port) => Wanted::Listen(*port),
+            Self::Cgroup(path) => Wanted::Cgroup(path.clone()),
+            Self::Uid(uid) => Wanted::Uid(*uid),
+            Self::Service(_) | Self::Address(..) | Self::Port(_) | Self::Path(_) => return None,
+        })
+    }
+}
+
+/// Draws from the processes found, oldest first.
+#[must_use]
+pub fn pick(mut found: Vec<Process>, pick: Pick, dice: &Dice, decision: &str) -> Vec<Process> {
+    let count = match pick {
+        Pick::All => return found,
+        Pick::Oldest => {
+            found.truncate(1);
+            return found;
+        }
+        Pick::Count(count) => count as usize,
+        Pick::Share(share) => (found.len() as f64 * share.share()).ceil() as usize,
+    };
+    let all: Vec<usize> = (0..found.len()).collect();
+    let drawn: Vec<usize> = all.choose_multiple(&mut dice.stream(decision), count).copied().collect();
+    let mut at = 0;
+    found.retain(|_| {
+        at += 1;
+        drawn.contains(&(at - 1))
+    });
+    found
+}
+
+/// Finds a target on this host. A service of the experiment is found by whoever started it: here it has
+/// no processes.
+///
+/// # Errors
+/// When a pid file cannot be read.
+pub fn find(target: &Target, dice: &Dice, decision: &str) -> io::Result<Found> {
+    let mut found = Found { said: target.selector.to_string(), ..Found::default() };
+    match &target.selector {
+        Selector::Address(address, port) => {
+            found.endpoints.push(Endpoint { address: Some(*address), port: *port });
+        }
+        Selector::Port(port) => found.endpoints.push(Endpoint { address: None, port: Some(*port) }),
+        Selector::Path(path) => found.place = Some(path.clone()),
+        other => {
+            if let Some(wanted) = other.wanted() {
+                found.processes = pick(process::find(&wanted)?, target.pick, dice, decision);
+            }
+        }
+    }
+    Ok(found)
+}
