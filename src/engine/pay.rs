@@ -21,6 +21,12 @@ pub struct Unpaid {
     pub by_hand: String,
 }
 
+impl Unpaid {
+    pub(super) fn of(entry: &Entry, why: String) -> Self {
+        Self { fault: entry.fault.clone(), why, by_hand: entry.by_hand() }
+    }
+}
+
 /// Undoes all that a log owes, newest first. One that fails does not stop the rest; each is tried several
 /// times, and counts as paid only when it has been seen to be gone.
 ///
@@ -29,22 +35,28 @@ pub async fn pay(log: &mut UndoLog<Entry>, mut beat: impl FnMut()) -> Vec<Unpaid
     let owed: Vec<(u64, Entry)> = log.owed().map(|(n, entry)| (n, entry.clone())).collect();
     let mut unpaid = Vec::new();
     for (n, entry) in owed {
-        let mut result = Err("it was not tried".to_owned());
-        for attempt in 0..TRIES {
-            if attempt > 0 {
-                tokio::time::sleep(BETWEEN).await;
-            }
-            result = while_beating(once(&entry), &mut beat).await;
-            if result.is_ok() {
-                break;
-            }
-        }
-        let result = result.and_then(|()| log.undone(n).map_err(|why| why.to_string()));
+        let result =
+            settle(&entry, &mut beat).await.and_then(|()| log.undone(n).map_err(|why| why.to_string()));
         if let Err(why) = result {
-            unpaid.push(Unpaid { fault: entry.fault.clone(), why, by_hand: entry.by_hand() });
+            unpaid.push(Unpaid::of(&entry, why));
         }
     }
     unpaid
+}
+
+/// Undoes one harm, trying several times, until it has been seen to be gone.
+pub(super) async fn settle(entry: &Entry, mut beat: impl FnMut()) -> Result<(), String> {
+    let mut result = Err("it was not tried".to_owned());
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(BETWEEN).await;
+        }
+        result = while_beating(once(entry), &mut beat).await;
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 async fn once(entry: &Entry) -> Result<(), String> {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -64,6 +65,9 @@ impl Watchdog {
             return Err(io::Error::other("it has no pipe").into());
         };
         ready.read_exact(&mut [0])?;
+        // A watchdog that does not read must not hold up whoever decides.
+        let flags = OFlag::from_bits_truncate(fcntl(&pipe, FcntlArg::F_GETFL).map_err(io::Error::from)?);
+        fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
         Ok(Self { child, pipe })
     }
 
@@ -72,7 +76,11 @@ impl Watchdog {
     /// # Errors
     /// When the watchdog is gone: then the run must end, since nobody would undo after us.
     pub fn beat(&mut self) -> Result<(), WatchdogError> {
-        Ok(self.pipe.write_all(BEAT)?)
+        match self.pipe.write_all(BEAT) {
+            // The pipe holds minutes of beats that the watchdog, slow as it may be, has yet to read.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Sends it home, when nothing is owed any more.

@@ -188,21 +188,7 @@ impl<R: Record> UndoLog<R> {
         let folder = state.join("undo");
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let _gate = gate(&folder)?;
-        for other in found::<R>(state)? {
-            for theirs in other
-                .claims
-                .iter()
-                .chain(&other.owed.iter().flat_map(|(_, r)| r.claims()).collect::<Vec<_>>())
-            {
-                if claims.iter().any(|ours| ours.clashes(theirs)) {
-                    return Err(LogError::Claimed {
-                        claim: theirs.clone(),
-                        run: other.header.run,
-                        title: other.header.title,
-                    });
-                }
-            }
-        }
+        refuse_clashes::<R>(state, header.run, claims)?;
 
         let path = folder.join(format!("{}.log", header.run));
         let file = OpenOptions::new()
@@ -249,6 +235,27 @@ impl<R: Record> UndoLog<R> {
         self.state.apply(line).map_err(|why| LogError::Unreadable { path: self.path.clone(), line: 0, why })
     }
 
+    /// Takes more claims, for targets that were not there when the run began.
+    ///
+    /// # Errors
+    /// When another log holds them, or they cannot be written.
+    pub fn claim(&mut self, claims: &[Claim]) -> Result<(), LogError> {
+        let (Some(header), Some(folder)) = (&self.state.header, self.path.parent()) else { return Ok(()) };
+        let fresh: Vec<Claim> =
+            claims.iter().filter(|claim| !self.state.claims.contains(claim)).cloned().collect();
+        let Some(state) = folder.parent().filter(|_| !fresh.is_empty()) else { return Ok(()) };
+        let _gate = gate(folder)?;
+        refuse_clashes::<R>(state, header.run, &fresh)?;
+        self.write(Line::Claims(fresh))
+    }
+
+    /// Where the run can be spoken to (`brownout halt`, `go`, `note`): a socket beside its log, which goes
+    /// with the log, whoever ends it.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_of(&self.path)
+    }
+
     /// Writes a record down. Only when this has returned may the harm be done.
     ///
     /// # Errors
@@ -292,11 +299,31 @@ impl<R: Record> UndoLog<R> {
     /// # Errors
     /// When the file cannot be removed; harmless, `recover` removes it.
     pub fn close(self) -> Result<(), LogError> {
+        // Nobody listens any more, whatever is owed. Usually it is gone already.
+        let _ = fs::remove_file(self.socket());
         if self.state.owed.is_empty() {
             fs::remove_file(&self.path).map_err(io_error(&self.path))?;
         }
         Ok(())
     }
+}
+
+/// The socket beside a log.
+#[must_use]
+pub fn socket_of(log: &Path) -> PathBuf {
+    log.with_extension("sock")
+}
+
+/// Whether another run holds, or a dead one still owes, what is claimed.
+fn refuse_clashes<R: Record>(state: &Path, us: RunId, claims: &[Claim]) -> Result<(), LogError> {
+    for other in found::<R>(state)?.into_iter().filter(|other| other.header.run != us) {
+        let owed = other.owed.iter().flat_map(|(_, record)| record.claims());
+        let mut theirs = other.claims.iter().cloned().chain(owed);
+        if let Some(claim) = theirs.find(|theirs| claims.iter().any(|ours| ours.clashes(theirs))) {
+            return Err(LogError::Claimed { claim, run: other.header.run, title: other.header.title });
+        }
+    }
+    Ok(())
 }
 
 /// The one lock under which logs are made and swept.
@@ -453,6 +480,19 @@ mod tests {
         drop(log); // the runner is gone, without a close
         let log = UndoLog::<Note>::adopt(&path).unwrap();
         assert_eq!(log.owed().map(|(n, r)| (n, r.0.as_str())).collect::<Vec<_>>(), [(2, "c"), (0, "a")]);
+    }
+
+    #[test]
+    fn claims_taken_later_clash_like_those_taken_first() {
+        let state = tempfile::tempdir().unwrap();
+        let mut ours = UndoLog::<Note>::create(state.path(), header(), &[]).unwrap();
+        let mut theirs = UndoLog::<Note>::create(state.path(), header(), &[]).unwrap();
+        let disk = [Claim::exclusive("here", "disk")];
+        ours.claim(&disk).unwrap();
+        ours.claim(&disk).unwrap();
+        assert!(matches!(theirs.claim(&disk), Err(LogError::Claimed { .. })));
+        ours.close().unwrap();
+        theirs.claim(&disk).unwrap();
     }
 
     #[test]
