@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::{Bytes, Percent};
 use crate::host::process::Identity;
 use crate::undo::{Claim, Tier};
@@ -46,6 +46,7 @@ pub struct Filled {
 impl Fault for DiskFill {
     type Owed = Filled;
     const LASTING: bool = true;
+    const AIM: Aim = Aim::Place;
 
     async fn survey(&self, site: &Site) -> Result<Filled, Refusal> {
         let path = site.target.place.clone().ok_or_else(|| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::hands::command::run;
 use crate::undo::{Claim, Tier};
 
@@ -39,6 +39,7 @@ pub struct Ran {
 impl Fault for Exec {
     type Owed = Ran;
     const LASTING: bool = true;
+    const AIM: Aim = Aim::Nothing;
 
     async fn survey(&self, site: &Site) -> Result<Ran, Refusal> {
         if self.inject.is_empty() || self.undo.is_empty() {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::file::{Mistakes, Node, Read, Value};
 use crate::host::process::Identity;
 use crate::undo::{Claim, Tier};
@@ -64,6 +64,7 @@ pub struct Killed {
 impl Fault for Kill {
     type Owed = Killed;
     const LASTING: bool = false;
+    const AIM: Aim = Aim::Process;
 
     async fn survey(&self, site: &Site) -> Result<Killed, Refusal> {
         site.some_processes()?;

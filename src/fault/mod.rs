@@ -132,12 +132,27 @@ impl Drop for Held {
     }
 }
 
+/// What a kind of harm is aimed at: which words of the file say whom it hurts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// Processes: `target`.
+    Process,
+    /// Traffic: `to`, and optionally `from`.
+    Traffic,
+    /// A directory: `target = { path = ... }`.
+    Place,
+    /// Its own fields say it all.
+    Nothing,
+}
+
 /// One kind of harm: the struct read from the file.
 trait Fault {
     /// All that undoing it needs.
     type Owed: Owed;
     /// Whether it lasts until undone (and so takes `for`), or is over when done.
     const LASTING: bool;
+    /// What it is aimed at.
+    const AIM: Aim;
 
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
@@ -252,6 +267,20 @@ macro_rules! kinds {
             #[must_use]
             pub fn kind(&self) -> &'static str {
                 match self { $(Self::$variant(_) => <$fault>::KIND,)* }
+            }
+
+            /// What a kind is aimed at; `None` for an unknown kind.
+            #[must_use]
+            pub fn aims_at(kind: &str) -> Option<Aim> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::AIM); })*
+                None
+            }
+
+            /// Whether a kind lasts until undone; `None` for an unknown kind.
+            #[must_use]
+            pub fn lasts(kind: &str) -> Option<bool> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::LASTING); })*
+                None
             }
 
             /// Whether it lasts until undone, and so takes `for`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::hands::tracer;
 use crate::host::process::{Identity, Process};
 use crate::undo::{Claim, Tier};
@@ -26,6 +26,7 @@ pub struct Stopped {
 impl Fault for Pause {
     type Owed = Stopped;
     const LASTING: bool = true;
+    const AIM: Aim = Aim::Process;
 
     async fn survey(&self, site: &Site) -> Result<Stopped, Refusal> {
         site.some_processes()?;

@@ -40,6 +40,64 @@ pub struct FieldDoc {
     pub schema: Json,
 }
 
+/// A value with its place, for what is judged together with other values later. `None` when it was
+/// wrong: that has been said, and the rest of the file can still be looked through.
+#[derive(Debug, Clone)]
+pub struct Placed<T> {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub value: Option<T>,
+}
+
+impl<T: Read> Read for Placed<T> {
+    const NAME: &'static str = T::NAME;
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        Some(Self { place: node.place, value: T::read(node, mistakes) })
+    }
+    fn schema() -> Json {
+        T::schema()
+    }
+}
+
+/// A field's word as it stands in a file: without the `r#` that Rust wants before its own words.
+#[must_use]
+pub fn plain(word: &'static str) -> &'static str {
+    word.strip_prefix("r#").unwrap_or(word)
+}
+
+/// The JSON Schema of a table with these fields and no others.
+#[must_use]
+pub fn object_schema(fields: &[FieldDoc]) -> Json {
+    let properties: serde_json::Map<String, Json> = fields
+        .iter()
+        .map(|field| {
+            let mut schema = field.schema.clone();
+            if let Json::Object(schema) = &mut schema {
+                schema.insert("description".to_owned(), json!(prose(field.doc)));
+                if !field.default.is_empty() {
+                    schema.insert("default".to_owned(), written(field.default));
+                }
+            }
+            (field.name.to_owned(), schema)
+        })
+        .collect();
+    let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    json!({
+        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+    })
+}
+
+/// Doc comments as one paragraph.
+fn prose(doc: &str) -> String {
+    doc.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A default as a JSON value.
+fn written(default: &str) -> Json {
+    super::default_value::<Json>(default).unwrap_or_else(|| json!(default))
+}
+
 /// The entries of one table while they are taken out.
 #[derive(Debug)]
 pub struct Fields<'a> {
@@ -259,7 +317,7 @@ impl<T: Read> Read for BTreeMap<String, T> {
 impl Read for Json {
     const NAME: &'static str = "value";
     fn read(node: &Node, _: &mut Mistakes) -> Option<Self> {
-        Some(plain(node))
+        Some(bare(node))
     }
     fn schema() -> Json {
         json!(true)
@@ -267,15 +325,15 @@ impl Read for Json {
 }
 
 /// A node without its places.
-fn plain(node: &Node) -> Json {
+fn bare(node: &Node) -> Json {
     match &node.value {
         Value::Text(text) | Value::Date(text) => json!(text),
         Value::Integer(number) => json!(number),
         Value::Float(number) => json!(number),
         Value::Boolean(boolean) => json!(boolean),
-        Value::Array(nodes) => Json::Array(nodes.iter().map(plain).collect()),
+        Value::Array(nodes) => Json::Array(nodes.iter().map(bare).collect()),
         Value::Table(entries) => {
-            Json::Object(entries.iter().map(|(key, node)| (key.text.clone(), plain(node))).collect())
+            Json::Object(entries.iter().map(|(key, node)| (key.text.clone(), bare(node))).collect())
         }
     }
 }

@@ -19,7 +19,8 @@
 /// assert_eq!(Latency::fields()[1].default, "0s");
 /// ```
 ///
-/// A field is `required`, `optional` (an `Option`), or has its default as one would write it in TOML.
+/// A field is `required`, `optional` (an `Option`), or has its default as one would write it in TOML. One
+/// whose word Rust keeps for itself is written `r#for`.
 #[macro_export]
 macro_rules! kind {
     (
@@ -44,7 +45,7 @@ macro_rules! kind {
             #[must_use]
             pub fn fields() -> Vec<$crate::file::FieldDoc> {
                 vec![$( $crate::file::FieldDoc {
-                    name: stringify!($field),
+                    name: $crate::file::plain(stringify!($field)),
                     type_name: <$type as $crate::file::Read>::NAME,
                     required: $crate::kind!(@required $mode),
                     default: $crate::kind!(@default $mode),
@@ -60,7 +61,7 @@ macro_rules! kind {
                 mistakes: &mut $crate::file::Mistakes,
             ) -> Option<Self> {
                 // Every field is read before the first missing one ends it, so that all mistakes are told.
-                $( let $field = $crate::kind!(@take $mode $type, fields, stringify!($field), mistakes); )*
+                $( let $field = $crate::kind!(@take $mode $type, fields, $crate::file::plain(stringify!($field)), mistakes); )*
                 Some(Self { $( $field: $field?, )* })
             }
         }
@@ -85,6 +86,28 @@ macro_rules! kind {
         match $fields.node($name) {
             Some((_, node)) => <$type as $crate::file::Read>::read(node, $mistakes),
             None => $crate::file::default_value::<$type>($text),
+        }
+    };
+}
+
+/// Lets a `kind!` stand as a value inside another table: it is read whole, and unknown keys are mistakes.
+#[macro_export]
+macro_rules! table {
+    ($name:ty) => {
+        impl $crate::file::Read for $name {
+            const NAME: &'static str = "table";
+
+            fn read(node: &$crate::file::Node, mistakes: &mut $crate::file::Mistakes) -> Option<Self> {
+                let mut fields =
+                    $crate::file::Fields::open(node, format!("`{}`", <$name>::KIND), mistakes)?;
+                let read = Self::take(&mut fields, mistakes);
+                fields.close(mistakes);
+                read
+            }
+
+            fn schema() -> serde_json::Value {
+                $crate::file::object_schema(&Self::fields())
+            }
         }
     };
 }

@@ -13,6 +13,8 @@ pub struct Mistake {
     pub what: String,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// The other place it takes two for: where, and what is there.
+    pub also: Option<(Place, String)>,
     /// A warning does not refuse the file.
     pub warning: bool,
 }
@@ -29,6 +31,21 @@ impl Mistakes {
         self.add(Some(place), what.into(), remedy.into(), false);
     }
 
+    /// Adds an error that takes two places: `also` is the other, `there` what stands there.
+    pub fn clash(
+        &mut self,
+        place: Place,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+        also: Place,
+        there: impl Into<String>,
+    ) {
+        self.add(Some(place), what.into(), remedy.into(), false);
+        if let Some(mistake) = self.found.last_mut() {
+            mistake.also = Some((also, there.into()));
+        }
+    }
+
     /// Adds an error that concerns the file as a whole.
     pub fn whole(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
         self.add(None, what.into(), remedy.into(), false);
@@ -41,7 +58,7 @@ impl Mistakes {
 
     fn add(&mut self, place: Option<Place>, what: String, remedy: String, warning: bool) {
         let remedy = (!remedy.is_empty()).then_some(remedy);
-        self.found.push(Mistake { place, what, remedy, warning });
+        self.found.push(Mistake { place, what, remedy, also: None, warning });
     }
 
     /// Whether anything refuses the file.
@@ -50,19 +67,22 @@ impl Mistakes {
         self.found.iter().any(|mistake| !mistake.warning)
     }
 
-    /// All of them, in the order of the file.
+    /// All of them, errors first, in the order of the file. What was read several times over (a default, a
+    /// probe multiplied by `each`) is told once.
     #[must_use]
     pub fn sorted(&self) -> Vec<&Mistake> {
         let mut all: Vec<&Mistake> = self.found.iter().collect();
-        all.sort_by_key(|mistake| (mistake.warning, mistake.place));
+        all.sort_by_key(|mistake| (mistake.warning, mistake.place, mistake.what.as_str()));
+        all.dedup();
         all
     }
 
     /// How many errors and how many warnings.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let warnings = self.found.iter().filter(|mistake| mistake.warning).count();
-        (self.found.len() - warnings, warnings)
+        let all = self.sorted();
+        let warnings = all.iter().filter(|mistake| mistake.warning).count();
+        (all.len() - warnings, warnings)
     }
 
     /// Writes them the way a compiler does: the line, the words in question, why, and the remedy.
@@ -80,6 +100,14 @@ impl Mistakes {
                     title.element(Snippet::source(text).path(path).annotation(marked))
                 }
                 None => title.elements(std::iter::empty::<annotate_snippets::Element<'_>>()),
+            };
+            let group = match &mistake.also {
+                Some((also, there)) => {
+                    let (path, text) = sources.get(*also);
+                    let marked = AnnotationKind::Context.span(also.start..also.end.max(also.start));
+                    group.element(Snippet::source(text).path(path).annotation(marked.label(there.as_str())))
+                }
+                None => group,
             };
             let group = match &mistake.remedy {
                 Some(remedy) => group.element(Level::HELP.message(remedy.as_str())),
@@ -101,7 +129,10 @@ impl Mistakes {
                 let kind = if mistake.warning { "warning: " } else { "" };
                 let remedy =
                     mistake.remedy.as_ref().map_or_else(String::new, |remedy| format!(" ({remedy})"));
-                format!("{at}{kind}{}{remedy}", mistake.what)
+                let also = mistake.also.as_ref().map_or_else(String::new, |(place, there)| {
+                    format!("; {there} at {}", sources.line(*place))
+                });
+                format!("{at}{kind}{}{also}{remedy}", mistake.what)
             })
             .collect()
     }
