@@ -1,8 +1,16 @@
 //! Floor 4: what happened, as one enum. The engine speaks it; journal, live view and reports hear it.
 
+mod plan;
+mod wire;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use plan::{
+    Interval, Judged, Judgement, Losses, Percentiles, Plan, PlannedExpectation, PlannedFault,
+    PlannedObjective, PlannedProbe, Reason, Totals,
+};
 
 use crate::base::Clock;
 use crate::fault::Effect;
@@ -117,6 +125,16 @@ pub enum What {
         /// This program's version.
         version: String,
     },
+    /// What the run means to do, after preflight: who, what, when, by which mechanism.
+    Planned {
+        /// All of it.
+        plan: Plan,
+    },
+    /// Something a person should know, that stops nothing.
+    Warning {
+        /// In a sentence.
+        text: String,
+    },
     /// A phase began.
     Phase {
         /// Which.
@@ -208,8 +226,8 @@ pub enum What {
         /// Why it was bad or missed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
-        /// The parts it had.
-        #[serde(default)]
+        /// The parts it had; in the journal as `connect_ms` and so on.
+        #[serde(default, with = "wire::phases", skip_serializing_if = "wire::phases::none")]
         phases: Phases,
     },
     /// The guard's view of one objective, about once a second.
@@ -220,7 +238,8 @@ pub enum What {
         spent_s: f64,
         /// Bad seconds this run may spend.
         budget_s: f64,
-        /// Under the promise, the chance of seeing this is at most 1 in so many.
+        /// Under the promise, the chance of seeing this is at most 1 in so many; may be infinite.
+        #[serde(with = "wire::endless")]
         one_in: f64,
     },
     /// The run is being stopped before its plan ended.
@@ -246,6 +265,21 @@ pub enum What {
         /// In a sentence.
         why: String,
     },
+    /// All looks of one probe in one phase, told once the phase is over: `steady`; `faults`, which goes from
+    /// t = 0 to the last undo; `recovery`.
+    Tally {
+        /// The probe's name.
+        probe: String,
+        /// The phase.
+        phase: Phase,
+        /// The figures.
+        totals: Totals,
+    },
+    /// The end of one objective.
+    Judged {
+        /// The judgement, with its figures.
+        judged: Judged,
+    },
     /// Recovery was proved, or was not within its limit.
     Recovered {
         /// Whether.
@@ -264,6 +298,32 @@ pub enum What {
         /// The process's exit code.
         exit: u8,
     },
+    /// From here on a journal keeps only one in so many of these, so that it stays small.
+    Thinned {
+        /// Of what: `good looks of order`.
+        of: String,
+        /// One in so many.
+        one_in: u64,
+    },
+    /// A journal's last line, when it could not keep all it wanted.
+    Lost {
+        /// What is missing, and why.
+        losses: Losses,
+    },
+}
+
+/// Who hears what happens. A face never acts.
+pub trait Listener: Send {
+    /// Hears one event. Returns at once: it never waits, not for a disk, a terminal or a lock, and cannot
+    /// fail.
+    fn hear(&mut self, event: &Event);
+}
+
+/// Remembers all it hears.
+impl Listener for Vec<Event> {
+    fn hear(&mut self, event: &Event) {
+        self.push(event.clone());
+    }
 }
 
 impl Event {
@@ -271,5 +331,62 @@ impl Event {
     #[must_use]
     pub fn new(clock: &Clock, at: Duration, what: What) -> Self {
         Self { at_ms: at.as_secs_f64() * 1e3, wall: clock.wall(at).to_string(), what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn back_and_forth(what: What) -> (String, Event) {
+        let event = Event { at_ms: 1.5, wall: "2026-01-02T03:04:05Z".to_owned(), what };
+        let line = serde_json::to_string(&event).unwrap();
+        let read: Event = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, event, "{line}");
+        (line, read)
+    }
+
+    #[test]
+    fn an_event_is_one_flat_object_and_reads_back() {
+        let (line, _) = back_and_forth(What::Live {
+            fault: "slow".to_owned(),
+            effect: Effect::Confirmed("asked 25 ms, measured 25.1 ms".to_owned()),
+            until_ms: None,
+        });
+        assert_eq!(
+            line,
+            "{\"at_ms\":1.5,\"wall\":\"2026-01-02T03:04:05Z\",\"event\":\"live\",\"fault\":\"slow\",\
+             \"effect\":\"confirmed\",\"figures\":\"asked 25 ms, measured 25.1 ms\"}"
+        );
+    }
+
+    #[test]
+    fn the_parts_of_a_look_are_milliseconds() {
+        let sample = |phases| What::Sample {
+            probe: "order".to_owned(),
+            intended_ms: 1.0,
+            outcome: Outcome::Good,
+            latency_ms: 2.0,
+            slip_ms: 0.0,
+            why: None,
+            phases,
+        };
+        let connect = Phases { connect: Some(Duration::from_micros(1250)), ..Phases::default() };
+        let (line, _) = back_and_forth(sample(connect));
+        assert!(line.ends_with("\"phases\":{\"connect_ms\":1.25}}"), "{line}");
+        let (line, _) = back_and_forth(sample(Phases::default()));
+        assert!(!line.contains("phases"), "{line}");
+    }
+
+    #[test]
+    fn an_endless_chance_survives_json_which_has_no_infinity() {
+        for one_in in [1.0, 250.5, f64::INFINITY] {
+            back_and_forth(What::Budget {
+                objective: "order".to_owned(),
+                spent_s: 0.0,
+                budget_s: 1.0,
+                one_in,
+            });
+        }
     }
 }
