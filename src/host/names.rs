@@ -1,0 +1,220 @@
+//! Names to addresses without the C library's name service, which a static binary does not have.
+//!
+//! Which address a look goes to is never left to chance or to a race: a literal is itself; then the first
+//! fitting line of /etc/hosts; then `localhost` and `*.localhost` are loopback, whatever the host says
+//! (RFC 6761, section 6.3); then the name servers of /etc/resolv.conf, one after the other in their order.
+//! Of several addresses the first IPv4 one counts, and an IPv6 one only where there is no IPv4 one.
+//!
+//! Nothing is kept between two lookups, so that each sees what a program started now would see, also when
+//! a fault has changed those files or the servers' answers.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ServerOrderingStrategy};
+use hickory_resolver::net::{DnsError, NetError, runtime::TokioRuntimeProvider};
+use hickory_resolver::system_conf::parse_resolv_conf;
+
+/// Why a name has no address.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// The servers know no such name, or no address of it.
+    #[error("the name `{0}` has no address")]
+    NoAddress(String),
+    /// The servers did not answer, or with an error.
+    #[error("the name `{name}` cannot be looked up: {why}")]
+    NoAnswer {
+        /// The name.
+        name: String,
+        /// What came instead.
+        why: String,
+    },
+    /// This host does not say whom to ask.
+    #[error("the name `{name}` cannot be looked up: {}: {why}; name a server there, or use an address", .file.display())]
+    NoServer {
+        /// The name.
+        name: String,
+        /// The file that should say.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: io::Error,
+    },
+}
+
+/// Where names are looked up.
+#[derive(Debug, Clone)]
+pub struct Names {
+    hosts: PathBuf,
+    resolv_conf: PathBuf,
+    /// Another port than 53, for a server of the tests.
+    port: Option<u16>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into(), port: None }
+    }
+}
+
+impl Names {
+    /// The address of a name, looked up anew. How long it may take is the caller's to say.
+    ///
+    /// # Errors
+    /// When there is none; the sentence names the name.
+    pub async fn look_up(&self, name: &str) -> Result<IpAddr, NameError> {
+        if let Ok(literal) = name.parse() {
+            return Ok(literal);
+        }
+        let plain = name.trim_end_matches('.').to_ascii_lowercase();
+        // A host without the file has no names of its own.
+        let hosts = std::fs::read_to_string(&self.hosts).unwrap_or_default();
+        if let Some(address) = first(of_hosts(&hosts, &plain)) {
+            return Ok(address);
+        }
+        if plain == "localhost" || plain.ends_with(".localhost") {
+            return Ok(Ipv4Addr::LOCALHOST.into());
+        }
+        let found = self.resolver(name)?.lookup_ip(name).await.map_err(|why| unanswered(name, &why))?;
+        first(found.iter()).ok_or_else(|| NameError::NoAddress(name.to_owned()))
+    }
+
+    fn resolver(&self, name: &str) -> Result<TokioResolver, NameError> {
+        let no_server =
+            |file: &Path, why| NameError::NoServer { name: name.to_owned(), file: file.into(), why };
+        let text = std::fs::read(&self.resolv_conf).map_err(|why| no_server(&self.resolv_conf, why))?;
+        let (config, mut options) =
+            parse_resolv_conf(text).map_err(|why| no_server(&self.resolv_conf, io::Error::other(why)))?;
+        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+        options.num_concurrent_reqs = 1;
+        options.cache_size = 0;
+        let (domain, search, mut servers) = config.into_parts();
+        for connection in servers.iter_mut().flat_map(|server| &mut server.connections) {
+            connection.port = self.port.unwrap_or(connection.port);
+        }
+        let config = ResolverConfig::from_parts(domain, search, servers);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        builder.build().map_err(|why| unanswered(name, &why))
+    }
+}
+
+/// The addresses that hosts(5) gives a name.
+fn of_hosts<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
+    text.lines().filter_map(move |line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+    })
+}
+
+fn first(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    let mut sixth = None;
+    for address in addresses {
+        if address.is_ipv4() {
+            return Some(address);
+        }
+        sixth = sixth.or(Some(address));
+    }
+    sixth
+}
+
+/// The resolver's errors hold query numbers and times; equal troubles must read alike.
+fn unanswered(name: &str, why: &NetError) -> NameError {
+    let why = match why {
+        NetError::Dns(DnsError::NoRecordsFound(_)) => return NameError::NoAddress(name.to_owned()),
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server said: {code}"),
+        NetError::Timeout => "no name server answered".to_owned(),
+        other => other.to_string(),
+    };
+    NameError::NoAnswer { name: name.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    fn names(folder: &Path, hosts: &str, resolv_conf: &str) -> Names {
+        let names =
+            Names { hosts: folder.join("hosts"), resolv_conf: folder.join("resolv.conf"), port: None };
+        std::fs::write(&names.hosts, hosts).unwrap();
+        std::fs::write(&names.resolv_conf, resolv_conf).unwrap();
+        names
+    }
+
+    /// Answers every question: A with 192.0.2.7, AAAA with nothing, names that begin with `no` not at all.
+    async fn server() -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut packet = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut packet).await.unwrap();
+                let question_ends =
+                    12 + packet[12..length].iter().position(|byte| *byte == 0).unwrap() + 1 + 4;
+                let kind = packet[question_ends - 3];
+                let known = kind == 1 && packet[13..15] != *b"no";
+                let mut answer = packet[..question_ends].to_vec();
+                answer[2] = 0x81;
+                answer[3] = if known { 0x80 } else { 0x83 };
+                answer[6..12].copy_from_slice(&[0, u8::from(known), 0, 0, 0, 0]);
+                if known {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+                }
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn literals_the_hosts_file_and_localhost_need_no_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = "# mine\n::1 six both # tail\n10.1.2.3 Both other\n10.9.9.9 both\nnonsense both\n";
+        let names = names(folder.path(), hosts, "");
+        for (name, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("both", "10.1.2.3"),
+            ("OTHER.", "10.1.2.3"),
+            ("six", "::1"),
+            ("localhost", "127.0.0.1"),
+            ("a.b.localhost", "127.0.0.1"),
+        ] {
+            assert_eq!(names.look_up(name).await.unwrap(), address.parse::<IpAddr>().unwrap(), "{name}");
+        }
+        std::fs::write(&names.hosts, "10.7.7.7 both").unwrap();
+        assert_eq!(names.look_up("both").await.unwrap().to_string(), "10.7.7.7", "read anew");
+        let nobody = Names { hosts: "/no/hosts".into(), resolv_conf: "/no/resolv.conf".into(), port: None };
+        assert_eq!(nobody.look_up("localhost").await.unwrap().to_string(), "127.0.0.1");
+        assert_eq!(
+            nobody.look_up("example.com").await.unwrap_err().to_string(),
+            "the name `example.com` cannot be looked up: /no/resolv.conf: No such file or directory (os error 2); name a server there, or use an address"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_server_is_asked_and_its_no_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names = names(folder.path(), "", "nameserver 127.0.0.1\noptions timeout:20 attempts:1\n");
+        names.port = Some(server().await.port());
+        assert_eq!(names.look_up("shop.example").await.unwrap().to_string(), "192.0.2.7");
+        let why = names.look_up("nothing.example").await.unwrap_err().to_string();
+        assert_eq!(why, "the name `nothing.example` has no address");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_one_is_an_error_not_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = names(folder.path(), "", "nameserver 127.0.0.1\n");
+        assert!(names.look_up(&"x".repeat(300)).await.is_err());
+        assert!(names.look_up("a..b").await.is_err());
+    }
+}
