@@ -1,77 +1,15 @@
 //! The promise: kill the real binary at any moment, and nothing is left.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
 
-use std::io::{BufRead, BufReader, Read};
+mod support;
+
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_mins(1);
-
-fn brownout(state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_brownout"));
-    command.env("BROWNOUT_STATE", state).stdin(Stdio::null());
-    command
-}
-
-/// A child that ends with the test.
-struct Owned(Child);
-
-impl Owned {
-    fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Waits for the words that say that the harm is done.
-    fn took_hold(&mut self) {
-        for line in BufReader::new(self.0.stderr.as_mut().unwrap()).lines() {
-            let line = line.unwrap();
-            if line.contains("took hold") {
-                return;
-            }
-        }
-        panic!("it ended before it took hold");
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn logs(state: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(state.join("undo")) else { return Vec::new() };
-    entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).collect()
-}
-
-fn tracer(pid: u32) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().find_map(|l| l.strip_prefix("TracerPid:")).unwrap_or("gone").trim().to_owned()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
-}
+use support::{Owned, World, brownout, children, eventually, logs, said, small_disk, tracer};
 
 /// A fault of our own making that leaves a file while it lasts.
 fn exec_fault(state: &Path, flag: &Path) -> Command {
@@ -81,26 +19,6 @@ fn exec_fault(state: &Path, flag: &Path) -> Command {
     command.args([format!("inject=['touch', '{file}']"), format!("undo=['rm', '-f', '{file}']")]);
     command.arg(format!("remains=['test', '-e', '{file}']")).stderr(Stdio::piped());
     command
-}
-
-struct World {
-    folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-    fn flag(&self) -> PathBuf {
-        self.folder.path().join("harm")
-    }
-    fn nothing_left(&self) {
-        eventually("the harm is gone", || !self.flag().exists());
-        eventually("nothing is owed", || logs(&self.state()).is_empty());
-    }
 }
 
 #[test]
@@ -148,11 +66,6 @@ fn the_watchdog_kills_a_runner_that_hangs_and_pays() {
     assert!(stop.success());
     world.nothing_left();
     assert!(!runner.0.wait().unwrap().success());
-}
-
-fn children(of: u32) -> Vec<String> {
-    let path = format!("/proc/{of}/task/{of}/children");
-    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
@@ -230,39 +143,6 @@ fn a_killed_process_is_gone_and_that_was_measured() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("1 of 1 processes gone"), "{}", said(&output));
     assert!(!target.0.wait().unwrap().success());
-}
-
-/// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
-fn small_disk() -> Option<Mounted> {
-    let folder = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m", "none"])
-        .arg(folder.path())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if mounted {
-        return Some(Mounted(folder));
-    }
-    println!("SKIPPED: mounting a tmpfs of our own needs root");
-    let required = std::env::var("BROWNOUT_TESTS_REQUIRE").is_ok_and(|all| all == "all");
-    assert!(!required, "BROWNOUT_TESTS_REQUIRE=all, and a tmpfs cannot be mounted");
-    None
-}
-
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn free(&self) -> u64 {
-        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
-        stat.blocks_available() * stat.fragment_size()
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! What the tests of the real binary share: children that end with the test, waiting for events, a world of the
+//! test's own, and what must not be left behind.
+#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on should say so and stop"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub const LIMIT: Duration = Duration::from_mins(1);
+
+pub fn brownout(state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brownout"));
+    command.env("BROWNOUT_STATE", state).stdin(Stdio::null());
+    command
+}
+
+/// A child that ends with the test.
+pub struct Owned(pub Child);
+
+impl Owned {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits for the words that say that the harm is done.
+    pub fn took_hold(&mut self) {
+        for line in BufReader::new(self.0.stderr.as_mut().unwrap()).lines() {
+            let line = line.unwrap();
+            if line.contains("took hold") {
+                return;
+            }
+        }
+        panic!("it ended before it took hold");
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub fn logs(state: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(state.join("undo")) else { return Vec::new() };
+    entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).collect()
+}
+
+pub fn tracer(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|l| l.strip_prefix("TracerPid:")).unwrap_or("gone").trim().to_owned()
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+    pub fn flag(&self) -> PathBuf {
+        self.folder.path().join("harm")
+    }
+    pub fn nothing_left(&self) {
+        eventually("the harm is gone", || !self.flag().exists());
+        eventually("nothing is owed", || logs(&self.state()).is_empty());
+    }
+}
+
+pub fn children(of: u32) -> Vec<String> {
+    let path = format!("/proc/{of}/task/{of}/children");
+    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
+pub fn small_disk() -> Option<Mounted> {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64m", "none"])
+        .arg(folder.path())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if mounted {
+        return Some(Mounted(folder));
+    }
+    println!("SKIPPED: mounting a tmpfs of our own needs root");
+    let required = std::env::var("BROWNOUT_TESTS_REQUIRE").is_ok_and(|all| all == "all");
+    assert!(!required, "BROWNOUT_TESTS_REQUIRE=all, and a tmpfs cannot be mounted");
+    None
+}
+
+pub struct Mounted(pub tempfile::TempDir);
+
+impl Mounted {
+    pub fn free(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        stat.blocks_available() * stat.fragment_size()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
