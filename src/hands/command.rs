@@ -1,13 +1,16 @@
 //! Commands people wrote, with a time limit and an end.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 
 use crate::base::unit;
+use crate::host::process::Process;
 
 /// Runs a command to its end, at most so long; whether it exited with 0.
 ///
@@ -18,9 +21,104 @@ use crate::base::unit;
 /// # Errors
 /// When it cannot be started or took too long; the sentence names the command.
 pub async fn run(argv: &[String], within: Duration, directory: &Path) -> Result<bool, String> {
-    let [program, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
+    let mut child = prepare(argv, directory)?.spawn().map_err(|why| not_started(argv, &why))?;
     let shown = argv.join(" ");
-    let mut command = tokio::process::Command::new(program);
+    let group = child.id().map(|id| Pid::from_raw(id as i32));
+    if let Ok(ended) = tokio::time::timeout(within, child.wait()).await {
+        return ended.map(|status| status.success()).map_err(|why| format!("`{shown}`: {why}"));
+    }
+    // The group is ours and its leader is not reaped yet, so its number cannot have been reused.
+    if let Some(group) = group {
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+    let _ = child.wait().await;
+    Err(format!("`{shown}` took longer than {} and was killed", unit::say(within)))
+}
+
+/// Keeps so much of what a command writes; the rest is read and forgotten.
+const KEPT: usize = 64 * 1024;
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, or the signal that ended it.
+    pub status: ExitStatus,
+    /// The beginning of what it wrote to standard output, at most 64 KiB.
+    pub stdout: Vec<u8>,
+    /// The same of standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a command to its end and keeps the beginning of what it writes. How long it may take is the
+/// caller's to say: it and its whole process group are killed when this future is dropped, and what is
+/// left of the group is killed when it has ended, so that nothing stays behind either way.
+///
+/// # Errors
+/// When it cannot be started or watched; the sentence names the command.
+pub async fn output(argv: &[String], directory: &Path) -> Result<Ended, String> {
+    let mut command = prepare(argv, directory)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|why| not_started(argv, &why))?;
+    let mut group = Group { child, reaped: false };
+    let failed = |why: &dyn std::fmt::Display| format!("`{}`: {why}", argv.join(" "));
+    let leader = group.child.id().unwrap_or_default() as i32;
+    let leader = Process::of_pid(leader).map_err(|why| failed(&why))?;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+    {
+        let reading = async { tokio::join!(keep(stdout, &mut out), keep(stderr, &mut err)) };
+        tokio::pin!(reading);
+        tokio::select! {
+            _ = &mut reading => { leader.wait_gone(FOREVER).await; }
+            _ = leader.wait_gone(FOREVER) => {
+                group.kill();
+                // Whoever left the group may hold the pipes open for ever; what the command itself wrote
+                // is in them already.
+                let _ = tokio::time::timeout(Duration::from_millis(100), reading).await;
+            }
+        }
+    }
+    group.kill();
+    let status = group.child.wait().await.map_err(|why| failed(&why))?;
+    group.reaped = true;
+    Ok(Ended { status, stdout: out, stderr: err })
+}
+
+/// Longer than any command is waited for.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
+
+/// A child with the process group it leads. The number of a group cannot be reused before its leader is
+/// reaped, so until then it can be killed by its number.
+struct Group {
+    child: Child,
+    reaped: bool,
+}
+
+impl Group {
+    fn kill(&self) {
+        if let (Some(id), false) = (self.child.id(), self.reaped) {
+            let _ = killpg(Pid::from_raw(id as i32), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn keep(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut part = [0; 4096];
+    while let Ok(length @ 1..) = pipe.read(&mut part).await {
+        kept.extend_from_slice(&part[..length.min(KEPT - kept.len())]);
+    }
+}
+
+fn prepare(argv: &[String], directory: &Path) -> Result<Command, String> {
+    let [program, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir(directory)
@@ -33,17 +131,11 @@ pub async fn run(argv: &[String], within: Duration, directory: &Path) -> Result<
     unsafe {
         command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
     }
-    let mut child = command.spawn().map_err(|why| format!("`{shown}` cannot be started: {why}"))?;
-    let group = child.id().map(|id| Pid::from_raw(id as i32));
-    if let Ok(ended) = tokio::time::timeout(within, child.wait()).await {
-        return ended.map(|status| status.success()).map_err(|why| format!("`{shown}`: {why}"));
-    }
-    // The group is ours and its leader is not reaped yet, so its number cannot have been reused.
-    if let Some(group) = group {
-        let _ = killpg(group, Signal::SIGKILL);
-    }
-    let _ = child.wait().await;
-    Err(format!("`{shown}` took longer than {} and was killed", unit::say(within)))
+    Ok(command)
+}
+
+fn not_started(argv: &[String], why: &std::io::Error) -> String {
+    format!("`{}` cannot be started: {why}", argv.join(" "))
 }
 
 #[cfg(test)]
@@ -69,5 +161,67 @@ mod tests {
         }
         let missing = run(&["/no/such".to_owned()], Duration::from_secs(1), Path::new("/")).await;
         assert!(missing.unwrap_err().starts_with("`/no/such` cannot be started"));
+    }
+
+    async fn told(script: &str) -> Result<Ended, String> {
+        output(&["sh", "-c", script].map(str::to_owned), Path::new("/")).await
+    }
+
+    /// Waits until a script has written a process id into a file.
+    async fn written_pid(file: &Path) -> i32 {
+        loop {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if let Some(pid) = text.strip_suffix('\n') {
+                return pid.parse().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_command_wrote_and_how_it_ended_is_told() {
+        let ended = told("echo out; echo err >&2; exit 3").await.unwrap();
+        assert_eq!(ended.status.code(), Some(3));
+        assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        let much = told("yes | head -c 1000000").await.unwrap();
+        assert_eq!((much.stdout.len(), much.status.code()), (KEPT, Some(0)));
+        let why = output(&["/no/such".to_owned()], Path::new("/")).await.unwrap_err();
+        assert_eq!(why, "`/no/such` cannot be started: No such file or directory (os error 2)");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_dropped_takes_its_whole_group_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let script = format!("sleep 60 & echo $! > {}; wait", pid.display());
+        let running = told(&script);
+        let child = tokio::select! {
+            ended = running => panic!("{ended:?}"),
+            child = written_pid(&pid) => Process::of_pid(child).unwrap(),
+        };
+        assert!(child.wait_gone(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_behind_is_killed_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (same, other) = (folder.path().join("same"), folder.path().join("other"));
+        let script = format!(
+            "sleep 60 & echo $! > {}; setsid sleep 60 & echo $! > {}; echo said",
+            same.display(),
+            other.display()
+        );
+        let begun = std::time::Instant::now();
+        let ended = told(&script).await;
+        let (same, other) =
+            (Process::of_pid(written_pid(&same).await), Process::of_pid(written_pid(&other).await));
+        assert_eq!(ended.unwrap().stdout, b"said\n");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the sleeper of another session was waited for");
+        if let Ok(same) = same {
+            assert!(same.wait_gone(Duration::from_secs(10)).await, "it was in the group");
+        }
+        let other = other.unwrap();
+        assert!(other.is_alive());
+        let _ = other.signal(Signal::SIGKILL);
     }
 }

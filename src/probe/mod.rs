@@ -4,14 +4,21 @@
 //! A kind only looks. When to look, how late a look is, and what came of it is the business of
 //! `schedule`, so that every kind is measured alike.
 
+mod dial;
+mod exec;
+mod http;
+pub mod schedule;
 mod tcp;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{FieldDoc, Fields, Mistakes};
+use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value};
+
+pub use schedule::{Look, News, Schedule, look_once, watch};
 
 /// What a probe finds at hand.
 #[derive(Debug, Clone)]
@@ -55,13 +62,69 @@ pub struct Miss {
     /// Why, with the evidence, in one sentence: groups of equal sentences are counted, so it holds no time
     /// and no number that differs each time.
     pub why: String,
+    /// Whether only our own side can be to blame (no free port, no descriptor, no such command): such a
+    /// look is missed, for it says nothing about the system.
+    pub ours: bool,
     /// The parts it had until then.
     pub phases: Phases,
 }
 
 impl Miss {
-    fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), phases: Phases::default() }
+    /// A miss of the system's, without phases.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), ours: false, phases: Phases::default() }
+    }
+}
+
+/// The beginning of what was received, for a sentence: at most 60 characters of its first line.
+fn beginning(bytes: &[u8]) -> String {
+    const SHOWN: usize = 60;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN)]);
+    let mut shown = String::new();
+    for (nth, c) in text.trim_start().chars().take_while(|c| !matches!(c, '\n' | '\r')).enumerate() {
+        if nth == SHOWN {
+            shown.push_str("...");
+            break;
+        }
+        shown.push(if c.is_control() { '?' } else { c });
+    }
+    shown
+}
+
+/// Reads a value that is written as text, where the text may be wrong: what is wrong, and the remedy.
+fn read_text<T: Read>(
+    node: &Node,
+    mistakes: &mut Mistakes,
+    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
+) -> Option<T> {
+    let text = String::read(node, mistakes)?;
+    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
+}
+
+/// A string that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl Read for Secret {
+    const NAME: &'static str = "string";
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text.is_empty() => {
+                mistakes.error(node.place, "the secret is empty", "is its variable set?");
+                None
+            }
+            _ => String::read(node, mistakes).map(Self),
+        }
+    }
+    fn schema() -> serde_json::Value {
+        String::schema()
     }
 }
 
@@ -86,8 +149,12 @@ trait Probe {
 }
 
 /// Looks, again and again, also several times at once.
-trait Prober: Send + Sync {
-    /// One look. The caller owns the deadline and drops the future when it has passed.
+pub trait Prober: Send + Sync {
+    /// One look. The caller owns the deadline and drops the future when it has passed; that leaves neither a
+    /// connection nor a process behind.
+    ///
+    /// # Errors
+    /// What was seen instead of what was expected: data, not an error.
     fn look(&self) -> impl Future<Output = Result<Seen, Miss>> + Send;
 }
 
@@ -95,11 +162,13 @@ macro_rules! kinds {
     ($($variant:ident: $probe:ty, $prober:ty;)*) => {
         /// Any probe.
         #[derive(Debug, Clone)]
+        #[allow(clippy::large_enum_variant, reason = "an experiment has a few probes, not thousands")]
         pub enum AnyProbe {
             $(#[doc = concat!("See [`", stringify!($probe), "`].")] $variant($probe),)*
         }
 
         /// Any prober.
+        #[allow(clippy::large_enum_variant, reason = "an experiment has a few probes, not thousands")]
         pub enum AnyProber {
             $(#[doc = concat!("See [`", stringify!($prober), "`].")] $variant($prober),)*
         }
@@ -151,12 +220,8 @@ macro_rules! kinds {
             }
         }
 
-        impl AnyProber {
-            /// One look. The caller owns the deadline and drops the future when it has passed.
-            ///
-            /// # Errors
-            /// What was seen instead of what was expected: data, not an error.
-            pub async fn look(&self) -> Result<Seen, Miss> {
+        impl Prober for AnyProber {
+            async fn look(&self) -> Result<Seen, Miss> {
                 match self { $(Self::$variant(prober) => prober.look().await,)* }
             }
         }
@@ -164,5 +229,82 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Http: http::Http, http::HttpProber;
     Tcp: tcp::Tcp, tcp::TcpProber;
+    Exec: exec::Exec, exec::ExecProber;
+}
+
+impl AnyProbe {
+    /// A probe from its kind's fields written as TOML, for looks that no file describes.
+    ///
+    /// # Errors
+    /// Every mistake, one a line.
+    pub fn from_toml(kind: &str, text: &str) -> Result<Self, String> {
+        let (mut sources, mut mistakes) = (Sources::default(), Mistakes::default());
+        let node = sources.parse(kind, text, &mut mistakes);
+        let probe = Fields::open(&node, format!("probe {kind}"), &mut mistakes).and_then(|mut fields| {
+            let probe = Self::take(kind, &mut fields, &mut mistakes);
+            fields.close(&mut mistakes);
+            probe
+        });
+        match probe {
+            Some(probe) if !mistakes.refuse() => Ok(probe),
+            None if !mistakes.refuse() => Err(format!("there is no probe kind `{kind}`")),
+            _ => Err(mistakes.lines(&sources).join("\n")),
+        }
+    }
+
+    /// The probe that an address on a command line means: `http://...`, `https://...`, `tcp://host:port`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn of_url(url: &str) -> Result<Self, String> {
+        // A JSON string is a TOML basic string (both escape alike; toml.io, "String").
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        match url.split_once("://") {
+            Some(("tcp", address)) => Self::from_toml("tcp", &format!("address = {}", quoted(address))),
+            _ => Self::from_toml("http", &format!("url = {}", quoted(url))),
+        }
+    }
+
+    /// The probe that a command is.
+    ///
+    /// # Errors
+    /// When it is empty.
+    pub fn of_command(run: &[String]) -> Result<Self, String> {
+        Self::from_toml("exec", &format!("run = {}", serde_json::Value::from(run)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_received_is_shown_shortly_and_safely() {
+        assert_eq!(beginning(b"ok"), "ok");
+        assert_eq!(beginning(b"\n  first\r\nsecond"), "first");
+        assert_eq!(beginning(b"\x1b[31mred\xff"), "?[31mred\u{fffd}");
+        assert_eq!(beginning("é".repeat(100).as_bytes()), format!("{}...", "é".repeat(60)));
+        assert_eq!(beginning(b""), "");
+    }
+
+    #[test]
+    fn addresses_of_a_command_line_are_probes() {
+        for (url, kind, looks_at) in [
+            ("tcp://localhost:6379", "tcp", "localhost:6379"),
+            ("http://localhost:8080/a?b=c", "http", "GET http://localhost:8080/a?b=c"),
+            ("https://shop.example", "http", "GET https://shop.example/"),
+        ] {
+            let probe = AnyProbe::of_url(url).unwrap();
+            assert_eq!((probe.kind(), probe.looks_at().as_str()), (kind, looks_at));
+        }
+        for url in ["", "localhost", "ftp://a/", "tcp://a", "http://", "http://a b/", "http://\"\n"] {
+            assert!(AnyProbe::of_url(url).is_err(), "{url}");
+        }
+        let probe =
+            AnyProbe::of_command(&["sh".to_owned(), "-c".to_owned(), "echo \"a\"".to_owned()]).unwrap();
+        assert_eq!(probe.looks_at(), "sh -c echo \"a\"");
+        assert!(AnyProbe::of_command(&[]).is_err());
+    }
 }

@@ -1,0 +1,280 @@
+//! `http`: does a server answer as it should?
+
+mod expect;
+mod request;
+mod wire;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request};
+
+use super::tls::{Tls, Trust};
+use super::{Miss, Phases, Probe, Prober, Secret, Seen, Setting};
+use crate::host::names::Names;
+use expect::{Expect, KEPT};
+use request::{Basic, Headers, Reuse, Url, Verb, base64};
+use wire::{Stream, Wire};
+
+/// A longer body is a miss, whatever is expected.
+const LONGEST: usize = 16 * 1024 * 1024;
+/// So many idle connections are kept.
+const IDLE: usize = 128;
+/// An idle connection is closed after this.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+
+crate::kind! {
+    /// Asks an HTTP server and judges the answer.
+    ///
+    /// HTTP/1.1, over TLS for https. A redirect is an answer like any other, and is not followed. Nothing is
+    /// asked twice, with one exception: when a kept connection turns out to have been closed before a single
+    /// byte of the answer came, and asking again is harmless by the method's meaning (GET, HEAD, OPTIONS,
+    /// TRACE, PUT, DELETE: RFC 9110, section 9.2.2), the look goes on with a fresh connection, and its time
+    /// goes on counting.
+    pub struct Http("http") {
+        /// What is asked: `http://host:port/path` or `https://...`. The host is looked up anew for each
+        /// fresh connection; of several addresses the first IPv4 one is used.
+        url: Url = required,
+        /// The method.
+        method: Verb = "GET",
+        /// Headers, in addition to `Host` and `User-Agent`, which may be replaced.
+        headers: Headers = "{}",
+        /// What is sent.
+        body: String = optional,
+        /// A file with what is sent, read at the start.
+        body_file: PathBuf = optional,
+        /// What the answer must be: `status` ("2xx", "200", or a list of these), `header` (a table of names and
+        /// regular expressions), `body` (what it contains), `body_regex`, `json` (a table of JSON paths and
+        /// values; a path must find something, and all it finds must equal the value). Of the body the first
+        /// MiB is judged; a body of more than 16 MiB is bad.
+        expect: Expect = "{ status = \"2xx\" }",
+        /// Whether `keep-alive` connections serve one look after the other, or each look has a `fresh` one,
+        /// which at most some 400 looks a second can have before the host runs out of ports.
+        connection: Reuse = "keep-alive",
+        /// Trusts the certificates in this PEM file instead of those this host trusts.
+        ca_file: PathBuf = optional,
+        /// Takes any certificate.
+        insecure: bool = "false",
+        /// A token for the header `Authorization`. Never printed.
+        bearer: Secret = optional,
+        /// A file with that token.
+        bearer_file: PathBuf = optional,
+        /// `user` and `password` or `password_file` for the header `Authorization`. Never printed.
+        basic: Basic = optional,
+    }
+}
+
+/// Asks, again and again.
+pub struct HttpProber {
+    url: Url,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+    expect: Expect,
+    reuse: Reuse,
+    tls: Option<Tls>,
+    names: Names,
+    idle: Mutex<VecDeque<(Instant, Wire)>>,
+}
+
+impl Probe for Http {
+    type Prober = HttpProber;
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let ways = [self.bearer.is_some(), self.bearer_file.is_some(), self.basic.is_some()];
+        let wrong = if self.body.is_some() && self.body_file.is_some() {
+            Some(("both `body` and `body_file` are given", "give one of them"))
+        } else if ways.iter().filter(|given| **given).count() > 1 {
+            Some(("more than one of `bearer`, `bearer_file` and `basic` is given", "give one of them"))
+        } else if ways.contains(&true) && self.headers.0.contains_key(AUTHORIZATION) {
+            Some(("the header `Authorization` is given twice", "leave it out of `headers`"))
+        } else if self.ca_file.is_some() && self.insecure {
+            Some(("`insecure` trusts anybody, so `ca_file` means nothing", "give one of them"))
+        } else if (self.ca_file.is_some() || self.insecure) && !self.url.tls {
+            Some((
+                "`ca_file` and `insecure` mean nothing for an http:// URL",
+                "leave them out, or use https://",
+            ))
+        } else {
+            None
+        };
+        wrong.map_or(Ok(()), |(what, remedy)| Err((what.to_owned(), remedy.to_owned())))
+    }
+
+    fn prober(&self, setting: &Setting) -> Result<HttpProber, String> {
+        let path = |file: &PathBuf| setting.directory.join(file);
+        let body = match (&self.body, &self.body_file) {
+            (Some(text), _) => text.clone().into(),
+            (None, Some(file)) => read("body_file", &path(file))?.into(),
+            (None, None) => Bytes::new(),
+        };
+        let ca_file = self.ca_file.as_ref().map(path);
+        let trust = match &ca_file {
+            Some(file) => Trust::File(file),
+            None if self.insecure => Trust::Anybody,
+            None => Trust::Host,
+        };
+        let tls = self.url.tls.then(|| Tls::new(&self.url.address.host, &trust)).transpose()?;
+        let mut headers = self.headers.0.clone();
+        headers.entry(HOST).or_insert_with(|| self.url.host.clone());
+        let agent = HeaderValue::from_static(concat!("brownout/", env!("CARGO_PKG_VERSION")));
+        headers.entry(USER_AGENT).or_insert(agent);
+        if let Some(authorization) = self.authorization(&path)? {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        Ok(HttpProber {
+            url: self.url.clone(),
+            method: self.method.0.clone(),
+            headers,
+            body,
+            expect: self.expect.clone(),
+            reuse: self.connection,
+            tls,
+            names: Names::default(),
+            idle: Mutex::default(),
+        })
+    }
+
+    fn looks_at(&self) -> String {
+        format!("{} {}", self.method.0, self.url.said)
+    }
+}
+
+impl Http {
+    fn authorization(&self, path: &dyn Fn(&PathBuf) -> PathBuf) -> Result<Option<HeaderValue>, String> {
+        let secret = |field, file| {
+            let bytes = read(field, &path(file))?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("{field}: it is not text"))?;
+            Ok::<_, String>(text.trim_end().to_owned())
+        };
+        let text = match (&self.bearer, &self.bearer_file, &self.basic) {
+            (Some(Secret(token)), _, _) => format!("Bearer {token}"),
+            (_, Some(file), _) => format!("Bearer {}", secret("bearer_file", file)?),
+            (_, _, Some(Basic { user, password })) => {
+                let password = match password {
+                    Ok(Secret(said)) => said.clone(),
+                    Err(file) => secret("password_file", file)?,
+                };
+                format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+            }
+            (None, None, None) => return Ok(None),
+        };
+        let mut value = HeaderValue::from_str(&text)
+            .map_err(|_| "the token holds a control character, which no header may".to_owned())?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+fn read(field: &str, file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|why| format!("{field} {}: {why}", file.display()))
+}
+
+impl Prober for HttpProber {
+    async fn look(&self) -> Result<Seen, Miss> {
+        let mut phases = Phases::default();
+        match self.exchange(&mut phases).await {
+            Ok(()) => Ok(Seen { phases }),
+            Err(miss) => Err(Miss { phases, ..miss }),
+        }
+    }
+}
+
+impl HttpProber {
+    async fn exchange(&self, phases: &mut Phases) -> Result<(), Miss> {
+        if let Some(mut wire) = self.kept().await {
+            let before = wire.received();
+            match self.ask(&mut wire, phases).await {
+                Err(_) if wire.received() == before && self.method.is_idempotent() => {}
+                Err(miss) => return Err(miss),
+                Ok(answer) => return self.judge(wire, answer, phases).await,
+            }
+        }
+        let mut wire = self.connect(phases).await?;
+        let answer = self.ask(&mut wire, phases).await?;
+        self.judge(wire, answer, phases).await
+    }
+
+    async fn connect(&self, phases: &mut Phases) -> Result<Wire, Miss> {
+        let dialled = self.url.address.dial(&self.names, phases).await?;
+        let peer = dialled.peer;
+        let stream = match &self.tls {
+            Some(tls) => Stream::Tls(Box::new(tls.shake(dialled, phases).await?)),
+            None => Stream::Plain(dialled.stream),
+        };
+        Wire::new(stream, peer).await
+    }
+
+    async fn ask(&self, wire: &mut Wire, phases: &mut Phases) -> Result<hyper::Response<Incoming>, Miss> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.url.target.clone();
+        *request.headers_mut() = self.headers.clone();
+        let begun = Instant::now();
+        let answer = wire.ask(request).await;
+        phases.first_byte = Some(begun.elapsed());
+        answer
+    }
+
+    async fn judge(
+        &self,
+        mut wire: Wire,
+        answer: hyper::Response<Incoming>,
+        phases: &mut Phases,
+    ) -> Result<(), Miss> {
+        let (head, mut body) = answer.into_parts();
+        // The first thing wrong is told, but the connection is kept only when the body has been read.
+        let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
+        let reads = wrong.is_none() && self.expect.reads_body();
+        let (begun, mut kept, mut length) = (Instant::now(), Vec::new(), 0);
+        loop {
+            let part = match wire.part(&mut body).await {
+                Ok(Some(part)) => part,
+                Ok(None) => break,
+                Err(miss) => return Err(wrong.map_or(miss, Miss::new)),
+            };
+            length += part.len();
+            if length > LONGEST {
+                return Err(Miss::new(wrong.unwrap_or_else(|| "the body is longer than 16 MiB".to_owned())));
+            }
+            if reads {
+                kept.extend_from_slice(&part[..part.len().min(KEPT - kept.len())]);
+            }
+        }
+        phases.transfer = Some(begun.elapsed());
+        if self.reuse == Reuse::KeepAlive && wire.is_idle().await {
+            self.keep(wire);
+        }
+        if reads {
+            wrong = self.expect.wrong_body(&kept, length <= KEPT);
+        }
+        wrong.map_or(Ok(()), |why| Err(Miss::new(why)))
+    }
+
+    /// The connection used last that is still open.
+    async fn kept(&self) -> Option<Wire> {
+        loop {
+            let (_, mut wire) = self.idle().pop_back()?;
+            if wire.is_idle().await {
+                return Some(wire);
+            }
+        }
+    }
+
+    fn keep(&self, wire: Wire) {
+        let mut idle = self.idle();
+        idle.push_back((Instant::now(), wire));
+        while idle.len() > IDLE || idle.front().is_some_and(|(since, _)| since.elapsed() > IDLE_FOR) {
+            idle.pop_front();
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Wire)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
