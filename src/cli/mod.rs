@@ -1,5 +1,6 @@
 //! Floor 7: the doors: arguments in, exit code out; one file per command.
 
+mod completions;
 mod explain;
 mod inject;
 mod recover;
@@ -43,6 +44,8 @@ enum Command {
     Recover(recover::Recover),
     /// Explain a kind of fault, or list them
     Explain(explain::Explain),
+    /// Print what a shell needs to complete our commands
+    Completions(completions::Completions),
     /// Guards a run; started by it
     #[command(hide = true)]
     Watchdog(watchdog::Guard),
@@ -71,6 +74,7 @@ pub fn main() -> Exit {
             Command::Inject(inject) => inject.run().await,
             Command::Recover(recover) => recover.run().await,
             Command::Explain(explain) => explain.run(),
+            Command::Completions(completions) => completions.run(),
             Command::Watchdog(watchdog) => watchdog.run().await,
         }
     })

@@ -1,10 +1,11 @@
 //! Floor 3: the kinds of harm, one file each. Adding one is: its file, its line in `kinds!` below, its
-//! cases.
+//! cases. Records without a fault stand in its second section.
 
 mod disk_fill;
 mod exec;
 mod kill;
 mod pause;
+mod service;
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -228,7 +229,7 @@ impl Record for Entry {
 }
 
 macro_rules! kinds {
-    ($($variant:ident: $fault:ty, $owed:ty;)*) => {
+    ($($variant:ident: $fault:ty, $owed:ty;)* + records { $($record:ident: $kept:ty;)* }) => {
         /// Any fault.
         #[derive(Debug, Clone)]
         pub enum AnyFault {
@@ -240,6 +241,7 @@ macro_rules! kinds {
         #[serde(tag = "kind", rename_all = "kebab-case")]
         pub enum AnyOwed {
             $(#[doc = concat!("See [`", stringify!($owed), "`].")] $variant($owed),)*
+            $(#[doc = concat!("See [`", stringify!($kept), "`].")] $record($kept),)*
         }
 
         impl AnyFault {
@@ -327,23 +329,38 @@ macro_rules! kinds {
 
         impl AnyOwed {
             async fn undo(&self) -> Result<(), UndoError> {
-                match self { $(Self::$variant(owed) => owed.undo().await,)* }
+                match self {
+                    $(Self::$variant(owed) => owed.undo().await,)*
+                    $(Self::$record(owed) => Owed::undo(owed).await,)*
+                }
             }
 
             async fn remains(&self) -> Result<bool, UndoError> {
-                match self { $(Self::$variant(owed) => owed.remains().await,)* }
+                match self {
+                    $(Self::$variant(owed) => owed.remains().await,)*
+                    $(Self::$record(owed) => Owed::remains(owed).await,)*
+                }
             }
 
             fn claims(&self, host: &str) -> Vec<Claim> {
-                match self { $(Self::$variant(owed) => owed.claims(host),)* }
+                match self {
+                    $(Self::$variant(owed) => owed.claims(host),)*
+                    $(Self::$record(owed) => Owed::claims(owed, host),)*
+                }
             }
 
             fn tier(&self) -> Tier {
-                match self { $(Self::$variant(owed) => owed.tier(),)* }
+                match self {
+                    $(Self::$variant(owed) => owed.tier(),)*
+                    $(Self::$record(owed) => Owed::tier(owed),)*
+                }
             }
 
             fn by_hand(&self) -> String {
-                match self { $(Self::$variant(owed) => owed.by_hand(),)* }
+                match self {
+                    $(Self::$variant(owed) => owed.by_hand(),)*
+                    $(Self::$record(owed) => Owed::by_hand(owed),)*
+                }
             }
         }
     };
@@ -354,4 +371,7 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     Exec: exec::Exec, exec::Ran;
+    + records {
+        Service: crate::hands::service::Started;
+    }
 }

@@ -98,8 +98,7 @@ macro_rules! table {
             const NAME: &'static str = "table";
 
             fn read(node: &$crate::file::Node, mistakes: &mut $crate::file::Mistakes) -> Option<Self> {
-                let mut fields =
-                    $crate::file::Fields::open(node, format!("`{}`", <$name>::KIND), mistakes)?;
+                let mut fields = $crate::file::Fields::open(node, format!("`{}`", <$name>::KIND), mistakes)?;
                 let read = Self::take(&mut fields, mistakes);
                 fields.close(mistakes);
                 read

@@ -1,6 +1,9 @@
-//! Floor 1: what the host is and has: processes, targets, names, a fine timer.
+//! Floor 1: what the host is and has: processes, targets, names, users, rights, a fine timer.
 
+pub mod mark;
 pub mod names;
 pub mod process;
+pub mod rights;
 pub mod target;
 pub mod timer;
+pub mod user;

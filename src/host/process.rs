@@ -206,6 +206,12 @@ fn numbers_in(folder: &Path) -> Vec<i32> {
     numbers
 }
 
+/// The numbers of all processes there are now.
+#[must_use]
+pub fn all() -> Vec<i32> {
+    numbers_in(Path::new("/proc"))
+}
+
 /// How a process is found.
 #[derive(Debug, Clone)]
 pub enum Wanted {

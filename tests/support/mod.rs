@@ -135,3 +135,111 @@ impl Drop for Mounted {
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
+
+/// Says loudly that a test cannot run here, and fails where nothing may be skipped.
+pub fn skip(why: &str) {
+    println!("SKIPPED: {why}");
+    let required = std::env::var("BROWNOUT_TESTS_REQUIRE").is_ok_and(|all| all == "all");
+    assert!(!required, "BROWNOUT_TESTS_REQUIRE=all, and {why}");
+}
+
+/// A network namespace of the test's own, with its loopback up; gone with the process that holds it.
+pub struct Netns(Owned);
+
+impl Netns {
+    /// `None`, loudly, where it may not be made.
+    pub fn new() -> Option<Self> {
+        let holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 900"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Ok(mut holder) = holder {
+            let mut line = String::new();
+            let read = BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line);
+            if read.is_ok() && line == "up\n" {
+                return Some(Self(Owned(holder)));
+            }
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
+        skip("a network namespace of our own needs root, unshare and ip");
+        None
+    }
+
+    /// A command that runs inside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.0.pid())).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// The real binary, inside.
+    pub fn brownout(&self, state: &Path) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
+        command.env("BROWNOUT_STATE", state);
+        command
+    }
+
+    /// What a command run inside prints.
+    pub fn prints(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// What a machine looks like to whoever looks for leftovers: each line is one thing, and two equal states have
+/// equal lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineState(pub Vec<String>);
+
+impl MachineState {
+    /// Rule tables and queueing disciplines of a namespace, listeners in it, mounts, files below a folder (the
+    /// state folder's lock excepted), free space of a disk, how watched processes stand, and processes that
+    /// bear a brownout mark or run its watchdog for this state folder.
+    pub fn of(netns: &Netns, state: &Path, disk: &Path, watched: &[u32]) -> Self {
+        let mut lines = Vec::new();
+        let mut add = |what: &str, text: String| {
+            lines.extend(text.lines().map(|line| format!("{what}: {}", line.trim())));
+        };
+        add("table", netns.prints("nft", &["list", "tables"]));
+        add("qdisc", netns.prints("tc", &["qdisc", "show"]));
+        add("listener", netns.prints("ss", &["-Hltnu"]));
+        add("mount", std::fs::read_to_string("/proc/self/mounts").unwrap());
+        for entry in std::fs::read_dir(state.join("undo")).into_iter().flatten().flatten() {
+            if entry.file_name() != "lock" {
+                add("state", entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        let stat = nix::sys::statvfs::statvfs(disk).unwrap();
+        add("free blocks", stat.blocks_available().to_string());
+        add("free inodes", stat.files_free().to_string());
+        for pid in watched {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let kept: Vec<&str> = status
+                .lines()
+                .filter(|line| line.starts_with("TracerPid") || line.starts_with("State:\tT"))
+                .collect();
+            add("process", format!("{pid} {}", kept.join(" ")));
+        }
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let marked = std::fs::read(entry.path().join("environ"))
+                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("BROWNOUT_SERVICE="));
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let watchdog = command.contains("watchdog") && command.contains(&state.display().to_string());
+            if marked && command.contains(&state.parent().unwrap().display().to_string()) || watchdog {
+                add("left running", command);
+            }
+        }
+        lines.sort();
+        Self(lines)
+    }
+
+    /// What is here and was not there, and the other way round.
+    pub fn differs_from(&self, before: &Self) -> Vec<String> {
+        let more = self.0.iter().filter(|line| !before.0.contains(line)).map(|line| format!("+ {line}"));
+        let less = before.0.iter().filter(|line| !self.0.contains(line)).map(|line| format!("- {line}"));
+        more.chain(less).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! `brownout completions SHELL`: what a shell needs to complete our commands.
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::{Arguments, Exit};
+
+#[derive(clap::Args)]
+pub(super) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> Exit {
+        clap_complete::generate(self.shell, &mut Arguments::command(), "brownout", &mut std::io::stdout());
+        Exit::Passed
+    }
+}

@@ -1,0 +1,161 @@
+//! A mark that a process hands down to all its descendants, whatever they do.
+//!
+//! A server may daemonise, open a session of its own, change its user, and wipe its environment; it may be
+//! killed and leave orphans. What it keeps through fork and exec all the same are its resource limits
+//! (fork(2), execve(2)). One of them limits nothing here: RLIMIT_RTTIME, the processor microseconds a
+//! *real-time* thread may use at a stretch (getrlimit(2)). Set to some 2^62 of them, more than a hundred
+//! thousand years, it can hold 62 bits of our own, and /proc/PID/limits shows them to everybody. Only the
+//! soft limit is used, so that nobody needs a right to set it, and marks can follow one another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+
+use super::process::{self, Process};
+use crate::base::RunId;
+use crate::base::dice::fnv1a;
+
+/// The environment variable that says the same to people, and stands in where the limit cannot be set.
+const VARIABLE: &str = "BROWNOUT_SERVICE";
+
+/// What the processes of one service of one run carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    limit: u64,
+    word: String,
+}
+
+impl Mark {
+    /// The mark of a run's service. It is known before there is any process.
+    #[must_use]
+    pub fn of(run: RunId, service: &str) -> Self {
+        let name = fnv1a(service.as_bytes()) & ((1 << 30) - 1);
+        Self { limit: 1 << 62 | u64::from(run.number()) << 30 | name, word: format!("{run}/{service}") }
+    }
+
+    /// The soft limit that is the mark, microseconds.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The environment variable and its value, for people and where limits cannot be set.
+    #[must_use]
+    pub fn variable(&self) -> (&'static str, &str) {
+        (VARIABLE, &self.word)
+    }
+
+    /// All living processes that carry it, and the descendants of those; oldest first, never ourselves.
+    #[must_use]
+    pub fn bearers(&self) -> Vec<Process> {
+        let parents: BTreeMap<i32, i32> =
+            process::all().into_iter().filter_map(|pid| Some((pid, process::parent(pid)?))).collect();
+        let mut bearers: BTreeSet<i32> = parents.keys().copied().filter(|pid| self.is_on(*pid)).collect();
+        loop {
+            let children: Vec<i32> = parents
+                .iter()
+                .filter(|(pid, parent)| bearers.contains(parent) && !bearers.contains(pid))
+                .map(|(pid, _)| *pid)
+                .collect();
+            if children.is_empty() {
+                break;
+            }
+            bearers.extend(children);
+        }
+        bearers.remove(&(std::process::id() as i32));
+        let mut found: Vec<Process> = bearers
+            .iter()
+            .filter_map(|pid| Process::of_pid(*pid).ok())
+            // Read once more now that it is pinned: its number may have been another process's.
+            .filter(|process| {
+                let pid = process.identity().pid;
+                self.is_on(pid) || process::parent(pid).is_some_and(|parent| bearers.contains(&parent))
+            })
+            .filter(Process::is_alive)
+            .collect();
+        found.sort_by_key(|process| (process.identity().start, process.identity().pid));
+        found
+    }
+
+    fn is_on(&self, pid: i32) -> bool {
+        soft_limit(pid) == Some(self.limit) || has_word(pid, &self.word)
+    }
+}
+
+/// The soft RLIMIT_RTTIME of a process; `None` for "unlimited".
+fn soft_limit(pid: i32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn has_word(pid: i32, word: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ.split(|byte| *byte == 0).any(|pair| {
+            pair.strip_prefix(VARIABLE.as_bytes())
+                .and_then(|rest| rest.strip_prefix(b"="))
+                .is_some_and(|value| value == word.as_bytes())
+        })
+    })
+}
+
+/// Puts a mark on the calling process. Makes system calls only, so it may stand between fork and exec.
+///
+/// # Errors
+/// When the hard limit is below the mark, which only an administrator does.
+pub fn put_on_ourselves(limit: u64) -> io::Result<()> {
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) and setrlimit(2) take a struct of ours that lives through the call.
+    let set = unsafe {
+        libc::getrlimit(libc::RLIMIT_RTTIME, &raw mut now) == 0 && {
+            now.rlim_cur = limit;
+            libc::setrlimit(libc::RLIMIT_RTTIME, &raw const now) == 0
+        }
+    };
+    if set { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether marks can be set here: whether the hard limit leaves room for them.
+#[must_use]
+pub fn can_be_set() -> bool {
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: as above.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_RTTIME, &raw mut now) == 0 };
+    read && now.rlim_max >= 1 << 63
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn marks_differ_by_run_and_by_service_and_limit_nothing(
+            run: u32, other: u32, a in "[a-z][a-z0-9-]{0,12}", b in "[a-z][a-z0-9-]{0,12}",
+        ) {
+            let id = |n: u32| format!("{n:08x}").parse::<RunId>().unwrap();
+            let mark = Mark::of(id(run), &a);
+            prop_assert!(mark.limit() >= 1 << 62 && mark.limit() < 1 << 63);
+            prop_assert_eq!(mark == Mark::of(id(other), &a), run == other);
+            prop_assert_eq!(mark.word == Mark::of(id(run), &b).word, a == b);
+        }
+    }
+
+    #[test]
+    fn the_names_of_one_run_have_marks_of_their_own() {
+        let run = RunId::fresh();
+        let marks: BTreeSet<u64> =
+            (0..1000).map(|n| Mark::of(run, &format!("replica-{n}")).limit()).collect();
+        assert_eq!(marks.len(), 1000);
+    }
+
+    #[test]
+    fn an_unmarked_process_has_no_bearers() {
+        assert!(Mark::of(RunId::fresh(), "nobody").bearers().is_empty());
+        assert!(soft_limit(std::process::id() as i32).is_none() || !can_be_set());
+    }
+}

@@ -1,0 +1,1 @@
+//! What we may do here: capabilities, and the kernel settings that stand in the way.
