@@ -1,9 +1,10 @@
 //! Floor 7: the doors: arguments in, exit code out; one file per command.
 
 mod completions;
+mod control;
 mod explain;
-mod inject;
 mod recover;
+mod signals;
 mod watchdog;
 
 use clap::{Parser, Subcommand};
@@ -38,8 +39,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Do one kind of harm for a while, and take it back
-    Inject(inject::Inject),
+    /// Stop a living run: everything is undone
+    Halt(control::Halt),
+    /// Let the waiting step of a living run begin
+    Go(control::Go),
+    /// Write into a living run's journal what you know
+    Note(control::Note),
     /// Undo what dead runs still owe
     Recover(recover::Recover),
     /// Explain a kind of fault, or list them
@@ -71,7 +76,9 @@ pub fn main() -> Exit {
     };
     runtime.block_on(async {
         match arguments.command {
-            Command::Inject(inject) => inject.run().await,
+            Command::Halt(halt) => halt.run(),
+            Command::Go(go) => go.run(),
+            Command::Note(note) => note.run(),
             Command::Recover(recover) => recover.run().await,
             Command::Explain(explain) => explain.run(),
             Command::Completions(completions) => completions.run(),

@@ -1,10 +1,28 @@
-//! Floor 5: doing it: one harm from its record to its checked end, what is owed, and the watchdog.
+//! Floor 5: running an experiment: from its plan to its report, what is owed, and the watchdog.
 
-mod harm;
+mod conduct;
+mod control;
+mod judge;
+mod looks;
 mod pay;
+mod phases;
+mod plan;
 mod pulse;
+mod run;
+mod services;
+mod stop;
+mod timeline;
+mod verdict;
 mod watchdog;
+mod world;
 
-pub use harm::{Ended, Harm, HarmError, Stop, run};
+pub use control::{Order, say};
 pub use pay::{Unpaid, pay};
+pub use plan::{Armed, Plan, said};
+pub use run::{Report, RunError, Setting, orders, run};
+pub use services::Services;
+pub use stop::Stop;
+pub use timeline::{Foreseen, foresee};
+pub use verdict::Judgement;
 pub use watchdog::{Watchdog, WatchdogError, guard};
+pub use world::World;

@@ -15,6 +15,7 @@ pub use plan::{
 use crate::base::Clock;
 use crate::fault::Effect;
 use crate::probe::Phases;
+use crate::probe::schedule::Look;
 use crate::slo::Outcome;
 use crate::undo::Tier;
 
@@ -60,6 +61,8 @@ pub enum ServiceState {
     Stopped,
     /// It ended by itself, or was killed.
     Died,
+    /// It was started again, and is not ready within its time.
+    NotReady,
 }
 
 /// Why a run stops before its plan has ended; the worst wins.
@@ -310,6 +313,23 @@ pub enum What {
         /// What is missing, and why.
         losses: Losses,
     },
+}
+
+impl What {
+    /// A look of the probe of this name.
+    #[must_use]
+    pub fn sample(probe: String, look: &Look) -> Self {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        Self::Sample {
+            probe,
+            intended_ms: ms(look.sample.intended),
+            outcome: look.sample.outcome,
+            latency_ms: ms(look.sample.latency()),
+            slip_ms: ms(look.sample.slip()),
+            why: look.sample.why.as_deref().map(str::to_owned),
+            phases: look.phases,
+        }
+    }
 }
 
 /// Who hears what happens. A face never acts.

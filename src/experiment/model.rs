@@ -38,7 +38,7 @@ pub struct Experiment {
     /// Recovery must begin within this after the last undo.
     pub recovery_within: Duration,
     /// How much proof a pass needs.
-    pub proof: Proof,
+    pub proof: crate::slo::Proof,
     /// The limits on who may be hurt.
     pub blast_radius: BlastRadius,
     /// From t = 0 to the last undo, at most.
@@ -222,17 +222,6 @@ pub enum Moment {
     End(usize, Duration),
     /// When a person says so.
     Operator,
-}
-
-/// How much proof a pass needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// The promise was kept in this run.
-    Observed,
-    /// The interval's upper end is below twice the tolerated ratio.
-    Likely,
-    /// The interval's upper end is below the tolerated ratio.
-    Proven,
 }
 
 /// The limits on who may be hurt.

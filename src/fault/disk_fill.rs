@@ -47,6 +47,7 @@ impl Fault for DiskFill {
     type Owed = Filled;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Place;
+    const TIER: Tier = Tier::Kernel;
 
     async fn survey(&self, site: &Site) -> Result<Filled, Refusal> {
         let path = site.target.place.clone().ok_or_else(|| {
@@ -91,7 +92,7 @@ impl Fault for DiskFill {
         Ok(())
     }
 
-    async fn verify(&self, _: &Site, owed: &Filled) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Filled, _: &Held) -> Effect {
         match free_bytes(&owed.path) {
             Ok(free) => {
                 let taken = owed.free_before.saturating_sub(free);

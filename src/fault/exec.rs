@@ -40,6 +40,7 @@ impl Fault for Exec {
     type Owed = Ran;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Nothing;
+    const TIER: Tier = Tier::Watchdog;
 
     async fn survey(&self, site: &Site) -> Result<Ran, Refusal> {
         if self.inject.is_empty() || self.undo.is_empty() {
@@ -61,7 +62,7 @@ impl Fault for Exec {
         }
     }
 
-    async fn verify(&self, _: &Site, owed: &Ran) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Ran, _: &Held) -> Effect {
         if owed.remains.is_empty() {
             return Effect::Unverifiable("no `remains` command was given".to_owned());
         }

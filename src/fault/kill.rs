@@ -65,6 +65,7 @@ impl Fault for Kill {
     type Owed = Killed;
     const LASTING: bool = false;
     const AIM: Aim = Aim::Process;
+    const TIER: Tier = Tier::Kernel;
 
     async fn survey(&self, site: &Site) -> Result<Killed, Refusal> {
         site.some_processes()?;
@@ -78,7 +79,7 @@ impl Fault for Kill {
         Ok(())
     }
 
-    async fn verify(&self, site: &Site, _: &Killed) -> Effect {
+    async fn verify(&self, site: &Site, _: &Killed, _: &Held) -> Effect {
         if self.signal.0 != nix::sys::signal::Signal::SIGKILL {
             return Effect::Unverifiable(format!(
                 "{} sent; a process may handle it as it likes",

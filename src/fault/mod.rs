@@ -55,6 +55,7 @@ impl Site {
     fn who(&self) -> String {
         let pids: Vec<String> = self.target.processes.iter().map(|p| p.identity().pid.to_string()).collect();
         match pids.as_slice() {
+            [] => self.target.said.clone(),
             [one] => format!("process {one}"),
             several => format!("processes {}", several.join(", ")),
         }
@@ -115,13 +116,19 @@ pub enum Effect {
 /// is held too; dropped newest first.
 #[derive(Default)]
 pub struct Held {
-    things: Vec<Box<dyn Any + Send>>,
+    things: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl Held {
     /// Holds one thing more.
-    pub fn hold(&mut self, thing: impl Any + Send) {
+    pub fn hold(&mut self, thing: impl Any + Send + Sync) {
         self.things.push(Box::new(thing));
+    }
+
+    /// The newest thing of a type that is held, for whoever wants to measure it.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.things.iter().rev().find_map(|thing| thing.downcast_ref())
     }
 }
 
@@ -154,13 +161,19 @@ trait Fault {
     const LASTING: bool;
     /// What it is aimed at.
     const AIM: Aim;
+    /// Who undoes it if we are killed, as far as the kind alone tells.
+    const TIER: Tier;
 
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
     /// Does the harm. Called only once the record is on disk.
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
-    async fn verify(&self, site: &Site, owed: &Self::Owed) -> Effect;
+    async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
+    /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
+    fn mechanism(&self, _: &Self::Owed) -> Option<String> {
+        None
+    }
     /// The harm in a sentence, for the plan.
     fn harm(&self, site: &Site) -> String;
 }
@@ -285,6 +298,12 @@ macro_rules! kinds {
                 None
             }
 
+            /// Who undoes it if we are killed, as far as the kind alone tells.
+            #[must_use]
+            pub fn tier(&self) -> Tier {
+                match self { $(Self::$variant(_) => <$fault as Fault>::TIER,)* }
+            }
+
             /// Whether it lasts until undone, and so takes `for`.
             #[must_use]
             pub fn lasting(&self) -> bool {
@@ -317,10 +336,19 @@ macro_rules! kinds {
                 }
             }
 
-            /// Measures whether it took hold.
-            pub async fn verify(&self, site: &Site, owed: &AnyOwed) -> Effect {
+            /// By which of several ways it is done and why; `None` for a kind that has only one.
+            #[must_use]
+            pub fn mechanism(&self, owed: &AnyOwed) -> Option<String> {
                 match (self, owed) {
-                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed).await,)*
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.mechanism(owed),)*
+                    _ => None,
+                }
+            }
+
+            /// Measures whether it took hold; `held` is what the injection filled.
+            pub async fn verify(&self, site: &Site, owed: &AnyOwed, held: &Held) -> Effect {
+                match (self, owed) {
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed, held).await,)*
                     #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
                     _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),
                 }

@@ -27,6 +27,7 @@ impl Fault for Pause {
     type Owed = Stopped;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Process;
+    const TIER: Tier = Tier::Kernel;
 
     async fn survey(&self, site: &Site) -> Result<Stopped, Refusal> {
         site.some_processes()?;
@@ -49,7 +50,7 @@ impl Fault for Pause {
         Ok(())
     }
 
-    async fn verify(&self, site: &Site, owed: &Stopped) -> Effect {
+    async fn verify(&self, site: &Site, owed: &Stopped, _: &Held) -> Effect {
         let still = owed.targets.iter().filter(|target| held_still(target, &owed.holder)).count();
         let figures = format!("{still} of {} processes stand still", site.target.processes.len());
         if still == site.target.processes.len() {

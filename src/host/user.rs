@@ -33,6 +33,25 @@ impl User {
     }
 }
 
+/// Who is asking, for the audit line and for notes: the name behind sudo, else our own.
+#[must_use]
+pub fn caller() -> String {
+    sudo_user().unwrap_or_else(ourselves)
+}
+
+/// Who called sudo, if it was used.
+#[must_use]
+pub fn sudo_user() -> Option<String> {
+    std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty())
+}
+
+/// The name of the user we are; its number when it has none.
+#[must_use]
+pub fn ourselves() -> String {
+    let uid = nix::unistd::getuid().to_string();
+    User::find(&uid).ok().flatten().map_or(uid, |user| user.name)
+}
+
 fn among(passwd: &str, group: &str, wanted: &str) -> Option<User> {
     let number: Option<u32> = wanted.parse().ok();
     let mut user = passwd.lines().find_map(|line| {

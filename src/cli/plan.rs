@@ -1,0 +1,85 @@
+//! A plan as a person reads it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::Exit;
+use crate::base::unit;
+use crate::engine::Plan;
+
+/// Prints a plan; refused when something stands in its way.
+pub(super) fn print(plan: &Plan, json: bool) -> Exit {
+    let mut out = std::io::stdout().lock();
+    let text = if json {
+        let mut value = serde_json::to_value(plan.told()).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("title".to_owned(), plan.experiment().title.clone().into());
+            fields.insert("seed".to_owned(), plan.dice.seed().into());
+            fields.insert("refusals".to_owned(), plan.refusals.clone().into());
+            fields.insert("takes_ms".to_owned(), (plan.takes.as_secs_f64() * 1e3).into());
+        }
+        format!("{value}\n")
+    } else {
+        text(plan)
+    };
+    let _ = write!(out, "{text}");
+    if plan.refusals.is_empty() { Exit::Passed } else { Exit::Refused }
+}
+
+/// What would be hurt, when, by which mechanism, and who undoes it if we are killed.
+pub(super) fn text(plan: &Plan) -> String {
+    let (experiment, told) = (plan.experiment(), plan.told());
+    let ms = |ms: f64| unit::say(Duration::from_secs_f64(ms.max(0.0) / 1e3));
+    let mut text = String::new();
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{}", words.trim_end());
+    };
+    line(experiment.title.clone());
+    line(format!(
+        "steady state {}, then {} of faults, then recovery within {}; seed {}",
+        unit::say(experiment.steady_for),
+        unit::say(plan.takes),
+        unit::say(experiment.recovery_within),
+        plan.dice.seed()
+    ));
+    for service in &experiment.services {
+        line(format!("\nstarts  {}: {}", service.name, service.run.join(" ")));
+        line("        stopped at the end; if we are killed, the watchdog stops it".to_owned());
+    }
+    line(String::new());
+    for fault in &told.faults {
+        let lasts = fault.hold_ms.map_or_else(|| "over when done".to_owned(), |hold| format!("for {}", ms(hold)));
+        let times = if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
+        line(format!("hurts   {} ({}): {}", fault.name, fault.kind, fault.harm));
+        line(format!("        at {}, {lasts}{times}", fault.at));
+        if let Some(mechanism) = &fault.mechanism {
+            line(format!("        by {mechanism}"));
+        }
+        let tier = if fault.hold_ms.is_some() {
+            format!("if we are killed: {}", fault.tier)
+        } else {
+            "not reversible: whatever supervises it brings it back".to_owned()
+        };
+        line(format!("        {tier}"));
+    }
+    line(String::new());
+    for probe in &told.probes {
+        let rate = probe.rate.map_or_else(|| "once".to_owned(), |rate| format!("{rate}/s"));
+        let observed = if probe.observe_only { ", only recorded" } else { "" };
+        line(format!("looks   {} ({}, {rate}{observed}): {}", probe.name, probe.kind, probe.looks_at));
+    }
+    for objective in &told.objectives {
+        line(format!("judges  {}", objective.name));
+    }
+    for expectation in &told.expectations {
+        line(format!("expects {}: {}", expectation.name, expectation.wants));
+    }
+    if !plan.foreign.is_empty() {
+        line(format!("\nnot started by this experiment, so somebody must agree: {}", plan.foreign.join(", ")));
+    }
+    for refusal in &plan.refusals {
+        line(format!("\nREFUSED {refusal}"));
+    }
+    text
+}

@@ -1,0 +1,48 @@
+//! `brownout run FILE` and `brownout plan FILE`.
+
+use std::path::PathBuf;
+
+use super::Exit;
+use super::launch::{Asked, How, launch, load, surroundings};
+use crate::base::RunId;
+use crate::experiment::{Draft, Surroundings};
+
+#[derive(clap::Args)]
+pub(super) struct Run {
+    /// The experiment file
+    file: PathBuf,
+    /// Show the plan, touch nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ShowPlan {
+    /// The experiment file
+    file: PathBuf,
+    #[command(flatten)]
+    how: How,
+}
+
+impl Run {
+    pub(super) async fn run(self) -> Exit {
+        go(self.file, self.dry_run, self.how).await
+    }
+}
+
+impl ShowPlan {
+    pub(super) async fn run(self) -> Exit {
+        go(self.file, true, self.how).await
+    }
+}
+
+async fn go(file: PathBuf, dry: bool, how: How) -> Exit {
+    let run = RunId::fresh();
+    let mut around = if dry { Surroundings::pretended() } else { surroundings(run) };
+    match load(Draft::read(&file), &mut around) {
+        Ok(checked) => launch(checked, Asked { run, file: file.display().to_string(), dry }, how).await,
+        Err(exit) => exit,
+    }
+}

@@ -1,0 +1,113 @@
+//! The probes of a run: made before the line, looking until they are told to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::run::RunError;
+use crate::base::{Clock, Dice};
+use crate::experiment::Experiment;
+use crate::experiment::model::Once;
+use crate::probe::schedule::{self, Look, News, Schedule};
+use crate::probe::{AnyProber, Setting};
+
+/// The probers of an experiment, by their place.
+pub(super) type Probers = Vec<Arc<AnyProber>>;
+
+/// Makes all probers: reads files, touches nothing.
+pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
+    let prober = |probe: &crate::experiment::model::Probe| {
+        let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
+        let named = |why| RunError::Probe { probe: probe.name.clone(), why };
+        probe.look.prober(&setting).map(Arc::new).map_err(named)
+    };
+    experiment.probes.iter().map(prober).collect()
+}
+
+/// Probes under way.
+#[derive(Debug)]
+pub(super) struct Looking {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Looking {
+    /// Starts all probes that look again and again.
+    pub(super) fn start(
+        experiment: &Experiment,
+        probers: &Probers,
+        dice: Dice,
+        clock: Clock,
+        news: &mpsc::Sender<News>,
+        workers: &tokio::runtime::Handle,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let tasks = experiment.probes.iter().enumerate().filter_map(|(n, probe)| {
+            let schedule =
+                Schedule::staggered(probe.rate?, probe.timeout, probe.in_flight, &dice, &probe.name);
+            let (prober, news, mut stopped) = (probers[n].clone(), news.clone(), stopped.clone());
+            let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            Some(workers.spawn(async move { schedule::watch(n, prober, schedule, clock, news, until).await }))
+        });
+        Self { tasks: tasks.collect(), stop }
+    }
+
+    /// No new looks; those under way settle.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Whether all have settled.
+    pub(super) fn over(&self) -> bool {
+        self.tasks.iter().all(JoinHandle::is_finished)
+    }
+}
+
+/// Makes the checks of one moment, one look each, several times for at most so long until they are good;
+/// the last look of each.
+pub(super) async fn check(
+    experiment: Arc<Experiment>,
+    probers: Probers,
+    once: Once,
+    clock: Clock,
+) -> Vec<Look> {
+    let mut looks = Vec::new();
+    for (n, probe) in experiment.probes.iter().enumerate().filter(|(_, probe)| probe.once == Some(once)) {
+        looks.push(schedule::look_once(n, &*probers[n], &clock, probe.timeout).await);
+    }
+    looks
+}
+
+/// The probers of checks after a run, with the counts of other probes filled in: `${probe.order.good}`.
+pub(super) fn filled(
+    experiment: &Experiment,
+    probers: &Probers,
+    counts: impl Fn(usize) -> (u64, u64, u64),
+) -> Probers {
+    let word = |text: &str| {
+        experiment.probes.iter().enumerate().fold(text.to_owned(), |text, (n, probe)| {
+            let (good, bad, total) = counts(n);
+            [("good", good), ("bad", bad), ("total", total)].iter().fold(text, |text, (what, count)| {
+                text.replace(&format!("${{probe.{}.{what}}}", probe.name), &count.to_string())
+            })
+        })
+    };
+    let fill = |(n, probe): (usize, &crate::experiment::model::Probe)| {
+        let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
+        let filled = probe.look.filled(word)?;
+        filled.prober(&setting).ok().map(Arc::new).or_else(|| probers.get(n).cloned())
+    };
+    experiment
+        .probes
+        .iter()
+        .enumerate()
+        .map(|(n, probe)| fill((n, probe)).unwrap_or_else(|| probers[n].clone()))
+        .collect()
+}
+
+/// The longest any look may take to settle.
+pub(super) fn longest(experiment: &Experiment) -> Duration {
+    experiment.probes.iter().map(|probe| probe.timeout).max().unwrap_or_default()
+}

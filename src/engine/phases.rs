@@ -1,0 +1,284 @@
+//! The phases of a run below the line: each takes what comes in, turn by turn, until it is over.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::conduct::{Conductor, with_log};
+use super::looks::{self, Looking, Probers};
+use super::pay::{Unpaid, settle};
+use super::run::Report;
+use super::verdict::{Findings, judge};
+use crate::base::unit;
+use crate::event::{Phase, StopReason, What};
+use crate::experiment::model::Once;
+use crate::fault::{AnyOwed, Effect};
+use crate::hands::service::Told;
+use crate::probe::schedule::{Look, News};
+use crate::slo::Outcome;
+
+/// How far ahead a turn waits at most when nothing is due.
+const IDLE: Duration = Duration::from_millis(100);
+/// How much longer than its time the steady state may take to show: the last looks must settle.
+const SETTLING: Duration = Duration::from_secs(2);
+
+impl Conductor<'_> {
+    /// Does something on the workers, taking turns meanwhile; `None` when the run is stopped before it is
+    /// done: then it is dropped.
+    async fn meanwhile<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let mut work = self.workers.spawn(work);
+        loop {
+            let until = self.clock.now() + IDLE;
+            tokio::select! {
+                biased;
+                done = &mut work => return done.ok(),
+                () = self.turn(until) => if self.stop.is_some() {
+                    work.abort();
+                    return work.await.ok();
+                }
+            }
+        }
+    }
+
+    async fn turns_until(&mut self, over: impl Fn(&mut Self) -> bool) {
+        while !over(self) {
+            self.turn(self.clock.now() + IDLE).await;
+        }
+    }
+
+    /// Services up, then healthy for as long as the steady state asks: else nothing is injected. Whether it
+    /// was; looks go on.
+    pub(super) async fn start_and_prove(
+        &mut self,
+        probers: Probers,
+        news: &mpsc::Sender<News>,
+        told: &mpsc::Sender<Told>,
+        folder: &Path,
+    ) -> bool {
+        let experiment = self.experiment();
+        self.tell(What::Phase { phase: Phase::Steady });
+        let services = self.world.services.clone();
+        let (run, log, told) = (self.world.run, self.log.clone(), told.clone());
+        let (asked, directory, folder) =
+            (experiment.services.clone(), experiment.directory.clone(), folder.to_owned());
+        let started = self
+            .meanwhile(async move { services.start(run, asked, directory, folder, log, told).await })
+            .await;
+        match started {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return self.unhealthy(&why),
+            None => return false,
+        }
+        if let Some(why) = self.checks(&probers, Once::Before).await {
+            return self.unhealthy(&why);
+        }
+        let looking =
+            Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers);
+        self.looking = Some((looking, probers));
+        let begun = self.clock.now();
+        self.judge.steady_begins(begun);
+        let give_up = begun + experiment.steady_for + looks::longest(&experiment) + SETTLING;
+        loop {
+            let now = self.clock.now();
+            if self.stop.is_some() {
+                return false;
+            }
+            if let Some(why) = self.judge.steady(now) {
+                self.tell(What::Steady { yes: true, why });
+                return true;
+            }
+            if now >= give_up {
+                let why = self.judge.not_steady_because();
+                return self.unhealthy(&why);
+            }
+            self.turn(now + IDLE).await;
+        }
+    }
+
+    fn unhealthy(&mut self, why: &str) -> bool {
+        let why = format!("the system was not healthy, so nothing was injected: {why}");
+        self.tell(What::Steady { yes: false, why: why.clone() });
+        self.findings.unhealthy = Some(why);
+        false
+    }
+
+    /// The checks of one moment; why they are not good, if they are not.
+    async fn checks(&mut self, probers: &Probers, once: Once) -> Option<String> {
+        let experiment = self.experiment();
+        if !experiment.probes.iter().any(|probe| probe.once == Some(once)) {
+            return None;
+        }
+        let checking = looks::check(experiment.clone(), probers.clone(), once, self.clock);
+        let looks = self.meanwhile(checking).await?;
+        let mut wrong = None;
+        for look in looks {
+            self.heard_look(&look);
+            if look.sample.outcome != Outcome::Good && !experiment.probes[look.probe].observe_only {
+                wrong.get_or_insert_with(|| said(&experiment.probes[look.probe].name, &look));
+            }
+        }
+        wrong
+    }
+
+    /// Faults by their timeline, until all is done and undone, or the run is stopped.
+    pub(super) async fn conduct(&mut self) {
+        self.tell(What::Phase { phase: Phase::Faults });
+        self.start_judging();
+        self.turns_until(|run| run.stop.is_some() || run.finished()).await;
+    }
+
+    /// Lets go of everything, waits until it is gone, and pays whatever is still owed, except for services.
+    pub(super) async fn unwind(&mut self) {
+        self.tell(What::Phase { phase: Phase::Unwind });
+        self.release_all();
+        self.turns_until(|run| run.idle()).await;
+        let owed = with_log(&self.log, |log| {
+            log.owed().map(|(number, entry)| (number, entry.clone())).collect::<Vec<_>>()
+        });
+        for (number, entry) in owed.await.unwrap_or_default() {
+            let tried = self.unpaid.iter().any(|unpaid| unpaid.fault == entry.fault);
+            if tried || matches!(entry.owed, AnyOwed::Service(_)) {
+                continue;
+            }
+            let (log, again) = (self.log.clone(), entry.clone());
+            let paying = async move {
+                settle(&again, || {}).await?;
+                with_log(&log, move |log| log.undone(number).map_err(|why| why.to_string())).await?
+            };
+            // Never dropped half done: a stop changes nothing any more.
+            let mut paying = self.workers.spawn(paying);
+            let result = loop {
+                let until = self.clock.now() + IDLE;
+                tokio::select! {
+                    biased;
+                    done = &mut paying => break done.map_err(|why| why.to_string()).and_then(|result| result),
+                    () = self.turn(until) => {}
+                }
+            };
+            if let Err(why) = result {
+                self.unpaid.push(Unpaid::of(&entry, why));
+            }
+        }
+        self.judge.last_undo(self.clock.now());
+    }
+
+    /// Watches until the system is as it was, at most so long. A person in a hurry skips it.
+    pub(super) async fn watch_recovery(&mut self) {
+        let experiment = self.experiment();
+        self.tell(What::Phase { phase: Phase::Recovery });
+        let begun = self.clock.now();
+        let give_up = begun
+            + experiment.recovery_within
+            + experiment.steady_for
+            + looks::longest(&experiment)
+            + SETTLING;
+        let impatient = self.stop.as_ref().is_some_and(|stop| stop.because == StopReason::Terminate);
+        let mut recovered = None;
+        while !(impatient || self.impatient) && recovered.is_none() && self.clock.now() < give_up {
+            self.turn(self.clock.now() + IDLE).await;
+            recovered = self.judge.recovery(self.clock.now());
+        }
+        let (yes, took, why) = match recovered {
+            Some(Ok(began)) => {
+                let took = began.saturating_sub(begun);
+                (true, took, format!("every promise held again {} after the last undo", unit::say(took)))
+            }
+            Some(Err(why)) => (false, self.clock.now().saturating_sub(begun), why),
+            None => {
+                let why = if impatient || self.impatient {
+                    "recovery was not watched to its end: stopped".to_owned()
+                } else {
+                    format!("no recovery within {}", unit::say(experiment.recovery_within))
+                };
+                (false, self.clock.now().saturating_sub(begun), why)
+            }
+        };
+        if !(yes || impatient || self.impatient) {
+            self.findings.failed.push(why.clone());
+        }
+        self.tell(What::Recovered { yes, took_ms: took.as_secs_f64() * 1e3, why });
+        if let (Some((_, probers)), false) = (&self.looking, self.impatient || impatient) {
+            let probers = probers.clone();
+            let filled = looks::filled(&experiment, &probers, |probe| self.judge.counts(probe));
+            if let Some(why) = self.checks(&filled, Once::After).await {
+                self.findings.failed.push(why);
+            }
+        }
+    }
+
+    /// Ends the looks, and stops what we started, those that others need last.
+    pub(super) async fn stop_services(&mut self) {
+        if let Some((looking, _)) = &self.looking {
+            looking.stop();
+            let limit = self.clock.now() + looks::longest(&self.experiment()) + SETTLING;
+            self.turns_until(|run| {
+                run.looking.as_ref().is_none_or(|(looking, _)| looking.over()) || run.clock.now() >= limit
+            })
+            .await;
+        }
+        let order: Vec<String> =
+            self.experiment().services.iter().map(|service| service.name.clone()).collect();
+        let (services, log) = (self.world.services.clone(), self.log.clone());
+        let mut stopping = self.workers.spawn(async move { services.stop(order, log).await });
+        let unpaid = loop {
+            let until = self.clock.now() + IDLE;
+            tokio::select! {
+                biased;
+                done = &mut stopping => break done.unwrap_or_default(),
+                () = self.turn(until) => {}
+            }
+        };
+        for one in unpaid {
+            self.tell(What::NotUndone {
+                fault: one.fault.clone(),
+                why: one.why.clone(),
+                by_hand: one.by_hand.clone(),
+            });
+            self.unpaid.push(one);
+        }
+    }
+
+    /// The judgement, from all that was seen.
+    pub(super) fn conclude(&mut self) -> Report {
+        let experiment = self.experiment();
+        let mut findings: Findings = std::mem::take(&mut self.findings);
+        findings.stop.clone_from(&self.stop);
+        findings.not_undone = self.unpaid.iter().map(|one| format!("{}: {}", one.fault, one.why)).collect();
+        for tally in self.judge.tallies() {
+            self.tell(tally);
+        }
+        if findings.unhealthy.is_none() && self.judging() {
+            for (fault, fared) in experiment.faults.iter().zip(&self.fared) {
+                if let Some(Effect::Mismatch(figures)) = &fared.effect {
+                    findings.open.push(format!("fault `{}` did not take hold: {figures}", fault.name));
+                }
+            }
+            for (asked, expected) in experiment.expects.iter().zip(&self.expected) {
+                let sentence = format!("expectation `{}`: {}", asked.name, expected.why);
+                match expected.met {
+                    Some(true) => findings.held.push(sentence),
+                    Some(false) => findings.failed.push(sentence),
+                    None => findings.open.push(format!("expectation `{}` was not decided", asked.name)),
+                }
+            }
+            self.judge.conclude(&mut findings).into_iter().for_each(|judged| self.tell(judged));
+        }
+        let judgement = judge(&findings);
+        self.tell(What::Phase { phase: Phase::Over });
+        self.tell(What::Ended {
+            verdict: judgement.verdict,
+            why: judgement.why.clone(),
+            exit: judgement.exit,
+        });
+        Report { judgement, unpaid: std::mem::take(&mut self.unpaid) }
+    }
+}
+
+fn said(probe: &str, look: &Look) -> String {
+    let why = look.sample.why.as_deref().unwrap_or("it was not good");
+    format!("check `{probe}`: {why}")
+}

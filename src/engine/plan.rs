@@ -1,0 +1,239 @@
+//! What will be hurt, when, by which mechanism, and who undoes it if we are killed: found out by looking,
+//! before anything is touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::judge::rules;
+use super::timeline::foresee;
+use super::world::World;
+use crate::base::{Dice, Rate, RunId, unit};
+use crate::event::{self, PlannedExpectation, PlannedFault, PlannedObjective, PlannedProbe};
+use crate::experiment::Experiment;
+use crate::experiment::model::{Fault, Moment, Sees};
+use crate::fault::{Entry, Refusal};
+use crate::host::target::Selector;
+use crate::slo::Promise;
+use crate::undo::{Claim, Record};
+
+/// A plan: printable, and the same again from the same seed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    experiment: Arc<Experiment>,
+    /// The seed everything was drawn from.
+    pub dice: Dice,
+    /// The run it will be.
+    pub run: RunId,
+    /// The faults, in the order of the file.
+    pub faults: Vec<PlannedFault>,
+    /// Those that hurt something the experiment did not start itself.
+    pub foreign: Vec<String>,
+    /// What stands in the way: then the plan cannot be armed.
+    pub refusals: Vec<String>,
+    /// From t = 0 to the last undo.
+    pub takes: Duration,
+    claims: Vec<Claim>,
+}
+
+/// A plan that nothing stands in the way of, and that a person (or a flag) agreed to.
+#[derive(Debug, Clone)]
+pub struct Armed {
+    plan: Plan,
+}
+
+impl Plan {
+    /// Looks at every target, touches nothing.
+    pub async fn make(world: &World) -> Self {
+        let experiment = world.experiment.clone();
+        let (mut faults, mut refusals, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+        let mut targets = 0;
+        let foreseen = foresee(&experiment);
+        for (fault, begins) in experiment.faults.iter().zip(&foreseen.begins) {
+            match look(world, &experiment, fault, *begins).await {
+                Ok((planned, theirs, count)) => {
+                    faults.push(planned);
+                    claims.extend(theirs);
+                    targets += count;
+                }
+                Err(refusal) => refusals.push(refusal.to_string()),
+            }
+        }
+        if let Some(most) = experiment.blast_radius.max_targets.filter(|most| targets > *most) {
+            refusals.push(format!(
+                "{targets} targets would be hurt, and [blast_radius] max_targets is {most}; pick fewer, or raise it"
+            ));
+        }
+        let foreign = experiment.faults.iter().filter(|fault| !is_ours(fault));
+        let foreign = foreign.map(|fault| fault.name.clone()).collect();
+        let (dice, run, takes) = (world.dice, world.run, foreseen.takes);
+        Self { experiment, dice, run, faults, foreign, refusals, takes, claims }
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub fn experiment(&self) -> &Arc<Experiment> {
+        &self.experiment
+    }
+
+    /// The plan in the form in which it is told.
+    #[must_use]
+    pub fn told(&self) -> event::Plan {
+        let experiment = &self.experiment;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let probe = |n: usize| experiment.probes.get(n).map_or_else(String::new, |probe| probe.name.clone());
+        let fault = |n: usize| experiment.faults.get(n).map_or_else(String::new, |fault| fault.name.clone());
+        event::Plan {
+            hypothesis: experiment.hypothesis.clone(),
+            owner: experiment.owner.clone(),
+            tags: experiment.tags.clone(),
+            steady_for_ms: ms(experiment.steady_for),
+            recovery_within_ms: ms(experiment.recovery_within),
+            max_duration_ms: experiment.max_duration.map(ms),
+            faults: self.faults.clone(),
+            probes: experiment
+                .probes
+                .iter()
+                .map(|probe| PlannedProbe {
+                    name: probe.name.clone(),
+                    kind: probe.look.kind().to_owned(),
+                    looks_at: probe.look.looks_at(),
+                    rate: probe.rate.map(Rate::hertz),
+                    observe_only: probe.observe_only,
+                })
+                .collect(),
+            objectives: rules(experiment)
+                .into_iter()
+                .map(|rule| PlannedObjective {
+                    promise: rule.objective.promised(),
+                    probe: probe(rule.objective.probe),
+                    tolerated: match rule.objective.promise {
+                        Promise::Ratio { p0, .. } => Some(p0),
+                        Promise::Outage { .. } => None,
+                    },
+                    during: rule.during.map(fault),
+                    name: rule.objective.name,
+                })
+                .collect(),
+            expectations: experiment
+                .expects
+                .iter()
+                .map(|expect| {
+                    let sees = match expect.sees {
+                        Sees::Probe { probe: n, good } => {
+                            format!("probe {} {}", probe(n), if good { "good" } else { "bad" })
+                        }
+                        Sees::Back { fault: n } => format!("what {} hit is back", fault(n)),
+                    };
+                    let (within, of) = (unit::say(expect.within), said(experiment, &expect.of));
+                    PlannedExpectation {
+                        name: expect.name.clone(),
+                        wants: format!("{sees} within {within} of {of}"),
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether a person must agree first: something is hurt that the experiment did not start.
+    #[must_use]
+    pub fn needs_consent(&self) -> bool {
+        self.experiment.blast_radius.confirm.is_some() || !self.foreign.is_empty()
+    }
+
+    /// The word that agrees: what `[blast_radius] confirm` says, else `yes`.
+    #[must_use]
+    pub fn consent(&self) -> &str {
+        self.experiment.blast_radius.confirm.as_deref().unwrap_or("yes")
+    }
+
+    /// Arms the plan with the word that was given, if any.
+    ///
+    /// # Errors
+    /// Everything that stands in the way, one sentence each.
+    pub fn arm(self, word: Option<&str>) -> Result<Armed, Vec<String>> {
+        if !self.refusals.is_empty() {
+            return Err(self.refusals);
+        }
+        if self.needs_consent() && word != Some(self.consent()) {
+            return Err(vec![format!(
+                "it hurts what it did not start, and nobody agreed to that; type `{0}` when asked, or give `--confirm {0}`",
+                self.consent()
+            )]);
+        }
+        Ok(Armed { plan: self })
+    }
+}
+
+impl Armed {
+    /// What is asked.
+    #[must_use]
+    pub fn experiment(&self) -> &Arc<Experiment> {
+        &self.plan.experiment
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What the run holds against others from its first moment.
+    #[must_use]
+    pub fn claims(&self) -> &[Claim] {
+        &self.plan.claims
+    }
+}
+
+async fn look(
+    world: &World,
+    experiment: &Experiment,
+    fault: &Fault,
+    begins: Option<Duration>,
+) -> Result<(PlannedFault, Vec<Claim>, u32), Refusal> {
+    let service = [&fault.target, &fault.from]
+        .iter()
+        .any(|target| matches!(target, Some(t) if matches!(t.selector, Selector::Service(_))));
+    let site = world.site(fault, 0)?;
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let mut planned = PlannedFault {
+        name: fault.name.clone(),
+        kind: fault.harm.kind().to_owned(),
+        harm: fault.harm.harm(&site),
+        at: said(experiment, &fault.at),
+        begins_ms: begins.map(ms),
+        hold_ms: fault.hold.filter(|_| fault.harm.lasting()).map(ms),
+        times: fault.every.map_or(1, |(_, times)| times),
+        tier: fault.harm.tier(),
+        mechanism: None,
+    };
+    // A service is there only once it was started: it is surveyed when its time comes.
+    if service {
+        return Ok((planned, Vec::new(), 1));
+    }
+    let owed = fault.harm.survey(&site).await?;
+    planned.mechanism = fault.harm.mechanism(&owed);
+    let entry = Entry { fault: fault.name.clone(), host: site.host.clone(), deadline: None, owed };
+    planned.tier = entry.tier();
+    let count = site.target.processes.len().max(1) as u32;
+    Ok((planned, entry.claims(), count))
+}
+
+/// Whether everything a fault hurts was started by the experiment itself.
+fn is_ours(fault: &Fault) -> bool {
+    matches!(&fault.target, Some(target) if matches!(target.selector, Selector::Service(_)))
+}
+
+/// A moment as a person reads it.
+#[must_use]
+pub fn said(experiment: &Experiment, moment: &Moment) -> String {
+    let name = |fault: &usize| experiment.faults.get(*fault).map_or("?", |fault| fault.name.as_str());
+    let plus = |after: &Duration| {
+        if after.is_zero() { String::new() } else { format!(" + {}", unit::say(*after)) }
+    };
+    match moment {
+        Moment::Zero(after) => unit::say(*after),
+        Moment::Begin(fault, after) => format!("{}.begin{}", name(fault), plus(after)),
+        Moment::End(fault, after) => format!("{}.end{}", name(fault), plus(after)),
+        Moment::Operator => "operator".to_owned(),
+    }
+}

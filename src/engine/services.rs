@@ -1,0 +1,142 @@
+//! What the experiment itself starts: in the order of their needs, each recorded before it exists.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::conduct::{SharedLog, with_log};
+use super::pay::{Unpaid, settle};
+use crate::base::RunId;
+use crate::experiment::model::{Ready, Service};
+use crate::fault::{AnyOwed, Entry};
+use crate::hands::service::{self, Running, Spec, Told};
+use crate::host::process::{Identity, Process};
+use crate::host::target::Endpoint;
+use crate::undo::{Number, Record};
+
+/// The services of a run that are there, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    running: Arc<Mutex<BTreeMap<String, Up>>>,
+}
+
+#[derive(Debug)]
+struct Up {
+    running: Running,
+    ready: bool,
+    number: Number,
+    entry: Entry,
+}
+
+impl Services {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Up>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The living processes of a service, oldest first.
+    #[must_use]
+    pub fn members(&self, name: &str) -> Vec<Process> {
+        // Its record is taken out first: reading all of /proc takes a while, and others ask too.
+        let record = self.lock().get(name).map(|up| up.running.record());
+        record.map(|record| record.members()).unwrap_or_default()
+    }
+
+    /// Where it listens, by its port.
+    #[must_use]
+    pub fn endpoints(&self, name: &str) -> Vec<Endpoint> {
+        let port = self.lock().get(name).and_then(|up| up.running.port());
+        port.map(|port| Endpoint { address: None, port: Some(port) }).into_iter().collect()
+    }
+
+    /// Whether it is ready, and none of these processes is its main one.
+    #[must_use]
+    pub fn is_back(&self, name: &str, hit: &[Identity]) -> bool {
+        self.lock().get(name).is_some_and(|up| {
+            up.ready && up.running.main().is_some_and(|main| !hit.contains(main.identity()))
+        })
+    }
+
+    /// Remembers whether it is ready.
+    pub(super) fn ready(&self, name: &str, ready: bool) {
+        if let Some(up) = self.lock().get_mut(name) {
+            up.ready = ready;
+        }
+    }
+
+    /// Starts all, each once what it needs is ready.
+    ///
+    /// # Errors
+    /// The first that cannot be started; what was started until then is in the log, and is stopped by it.
+    pub(super) async fn start(
+        &self,
+        run: RunId,
+        asked: Vec<Service>,
+        directory: PathBuf,
+        folder: PathBuf,
+        log: SharedLog,
+        told: mpsc::Sender<Told>,
+    ) -> Result<(), String> {
+        for service in asked {
+            let spec = spec(run, &service, &directory, &folder);
+            let entry = Entry {
+                fault: format!("service {}", service.name),
+                host: String::new(),
+                deadline: None,
+                owed: AnyOwed::Service(spec.record()),
+            };
+            let written = entry.clone();
+            let number = with_log(&log, move |log| {
+                log.claim(&written.claims())?;
+                log.append(written)
+            })
+            .await?
+            .map_err(|why| why.to_string())?;
+            let running = service::start(spec, told.clone()).await.map_err(|why| why.to_string())?;
+            self.lock().insert(service.name.clone(), Up { running, ready: true, number, entry });
+        }
+        Ok(())
+    }
+
+    /// Stops all, those that others need last; what could not be stopped.
+    pub(super) async fn stop(&self, order: Vec<String>, log: SharedLog) -> Vec<Unpaid> {
+        let mut unpaid = Vec::new();
+        for name in order.iter().rev() {
+            let Some(up) = self.lock().remove(name) else { continue };
+            // Its own stop tells about it; the record's proves it.
+            let _ = up.running.stop().await;
+            let settled = settle(&up.entry, || {}).await;
+            let written = match settled {
+                Ok(()) => with_log(&log, move |log| log.undone(up.number).map_err(|why| why.to_string()))
+                    .await
+                    .and_then(|result| result),
+                Err(why) => Err(why),
+            };
+            unpaid.extend(written.err().map(|why| Unpaid::of(&up.entry, why)));
+        }
+        unpaid
+    }
+}
+
+fn spec(run: RunId, service: &Service, directory: &Path, folder: &Path) -> Spec {
+    Spec {
+        run,
+        name: service.name.clone(),
+        setup: service.setup.clone(),
+        command: service.run.clone(),
+        env: service.env.clone(),
+        user: service.user.clone(),
+        directory: directory.to_owned(),
+        dir: service.dir.clone(),
+        port: service.port,
+        log: folder.join(format!("{}.log", service.name)),
+        restart_after: service.restart_after,
+        ready: service.ready.as_ref().map(|ready| match ready {
+            Ready::Tcp(address) => service::Ready::Tcp(address.clone()),
+            Ready::Http(url) => service::Ready::Http(url.clone()),
+            Ready::Exec(command) => service::Ready::Exec(command.clone()),
+        }),
+        ready_within: service.ready_within,
+    }
+}
