@@ -300,7 +300,11 @@ impl Ratio {
             .close(now.saturating_sub(watched.start).saturating_sub(settings.tick), &mut self.evidence);
         let (name, budget, spent) = (&watched.objective.name, watched.budget_looks, self.spent());
         let getting_out = self.bad_rate() * settings.undo.saturating_add(settings.tick).as_secs_f64();
+<<<<<<< HEAD
         let evidence = self.evidence.ln().exp();
+=======
+        let evidence = self.evidence.now();
+>>>>>>> slo
         let found = if spent > 0 && spent as f64 + getting_out >= budget {
             let out = match getting_out {
                 out if out >= 0.5 => format!(", and getting out takes about {out:.0} more"),
@@ -319,7 +323,11 @@ impl Ratio {
             Some((
                 Rule::Evidence,
                 format!(
+<<<<<<< HEAD
                     "{name}: {spent} of {looks} looks were bad ({:.2} %) where {} % are promised to be the most; by chance \
+=======
+                    "{name}: {spent} of {looks} looks were bad ({:.2} %) where at most {} % are promised; by chance \
+>>>>>>> slo
                      less than 1 in {}",
                     spent as f64 / looks.max(1) as f64 * 100.0,
                     round(self.p0 * 100.0),
@@ -480,3 +488,316 @@ impl Slices {
         }
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Outcome;
+    use super::*;
+
+    fn s(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    const SETTINGS: GuardSettings = GuardSettings {
+        alpha: 0.01,
+        planned: Duration::from_secs(60),
+        undo: Duration::from_secs(2),
+        tick: Duration::from_millis(100),
+        slice: Duration::from_secs(5),
+    };
+
+    fn ratio(below: Option<Duration>) -> Watched {
+        let name = "order availability 99%".into();
+        let objective = Objective { name, probe: 0, promise: Promise::Ratio { p0: 0.01, below } };
+        Watched { objective, rate: 10.0, budget_looks: 30.0, start: s(0.0) }
+    }
+
+    fn outage(longest: f64) -> Watched {
+        let promise = Promise::Outage { longest: s(longest) };
+        let objective = Objective { name: "order outage".into(), probe: 0, promise };
+        Watched { objective, ..ratio(None) }
+    }
+
+    fn sample(at: Duration, took: Duration, outcome: Outcome) -> Sample {
+        Sample { intended: at, started: at, ended: at.saturating_add(took), outcome, why: None }
+    }
+
+    /// Ten looks a second; those `down` take `took`. Judged every 100 ms.
+    fn run(
+        guard: &mut Guard,
+        seconds: u64,
+        down: impl Fn(u64) -> bool,
+        took: Duration,
+    ) -> Option<(Duration, Abort)> {
+        let mut happening: Vec<(Duration, Duration, Option<Outcome>)> = Vec::new();
+        for tick in 0..seconds * 10 {
+            let at = Duration::from_millis(tick * 100);
+            let (outcome, took) = if down(tick * 100) {
+                (Outcome::Bad, took)
+            } else {
+                (Outcome::Good, Duration::from_millis(1))
+            };
+            happening.extend([(at, at, None), (at + took, at, Some(outcome))]);
+        }
+        happening.sort_by_key(|what| what.0);
+        for (now, at, outcome) in happening {
+            match outcome {
+                None => guard.begun(0, at),
+                Some(outcome) => guard.settled(0, &sample(at, now - at, outcome)),
+            }
+            if let Some(abort) = guard.judge(now) {
+                return Some((now, abort));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_hang_is_known_from_the_looks_that_are_late() {
+        let mut guard = Guard::new(SETTINGS, vec![ratio(None)]);
+        guard.late(0, 29);
+        assert_eq!(guard.judge(s(3.0)).map(|abort| abort.rule), Some(Rule::Budget));
+        assert_eq!(guard.judge(s(3.1)), None, "what was late is asked anew each time");
+        guard.late(0, 5);
+        for look in 0..5 {
+            guard.settled(0, &sample(s(f64::from(look) / 10.0), s(1.0), Outcome::Bad));
+        }
+        assert_eq!(guard.judge(s(3.2)), None);
+        assert_eq!(guard.views()[0].spent, 0.5, "a late look that settles is not counted twice");
+    }
+
+    #[test]
+    fn one_bad_look_has_no_rate_and_an_old_one_is_forgotten() {
+        let mut guard = Guard::new(SETTINGS, vec![ratio(None)]);
+        guard.settled(0, &sample(s(1.0), s(0.0), Outcome::Bad));
+        guard.judge(s(1.0));
+        assert_eq!(guard.views()[0].exhaustion, None);
+        guard.settled(0, &sample(s(2.0), s(0.0), Outcome::Bad));
+        guard.judge(s(2.0));
+        // 28 looks left, two in five seconds.
+        assert_eq!(guard.views()[0].exhaustion, Some(s(70.0)));
+        guard.judge(s(30.0));
+        assert_eq!(guard.views()[0].exhaustion, None);
+        assert_eq!((guard.views()[0].spent, guard.views()[0].budget), (0.2, 3.0));
+    }
+
+    #[test]
+    fn slow_looks_break_a_latency_promise_and_reasons_have_numbers() {
+        let mut guard = Guard::new(SETTINGS, vec![Watched { budget_looks: 100.0, ..ratio(Some(s(0.3))) }]);
+        // A fifth is slow: the budget lasts for a while, the evidence is clear before.
+        let mut stopped = None;
+        for look in 0..600_u64 {
+            let at = Duration::from_millis(look * 100);
+            guard.begun(0, at);
+            guard.settled(0, &sample(at, if look % 5 == 0 { s(0.4) } else { s(0.01) }, Outcome::Good));
+            stopped = stopped.or_else(|| guard.judge(at + s(0.4)));
+        }
+        let abort = stopped.unwrap();
+        assert_eq!(abort.rule, Rule::Evidence);
+        assert_eq!(
+            abort.why,
+            "order availability 99%: 30 of 148 looks were bad (20.27 %) where at most 1 % are promised; by chance less \
+             than 1 in 600"
+        );
+    }
+
+    #[test]
+    fn evidence_is_read_only_when_all_looks_of_a_slice_have_settled() {
+        let mut guard = Guard::new(SETTINGS, vec![Watched { budget_looks: 1e6, ..ratio(None) }]);
+        for look in 0..50_u64 {
+            guard.begun(0, Duration::from_millis(look * 100));
+        }
+        for look in 0..49_u64 {
+            guard.settled(0, &sample(Duration::from_millis(look * 100), s(0.1), Outcome::Bad));
+        }
+        guard.judge(s(20.0));
+        assert_eq!(guard.views()[0].one_in, 1.0);
+        guard.settled(0, &sample(s(4.9), s(15.0), Outcome::Missed));
+        guard.judge(s(20.0));
+        assert!(guard.views()[0].one_in > 10.0);
+    }
+
+    #[test]
+    fn what_never_settles_counts_for_the_system_once_feeding_stops() {
+        let mut guard = Guard::new(SETTINGS, vec![ratio(None)]);
+        for look in 0..100_u64 {
+            guard.begun(0, Duration::from_millis(look));
+        }
+        guard.settled(0, &sample(s(0.0), s(0.0), Outcome::Bad));
+        guard.suspend(0);
+        guard.judge(s(10.0));
+        assert_eq!(guard.views()[0].one_in, 1.0, "one bad of a hundred is as promised");
+    }
+
+    #[test]
+    fn an_outage_is_stopped_in_time_to_undo_it() {
+        for (longest, undo, took, expected) in [
+            (10.0, 2.0, 0.001, 7.9),
+            // Looks that time out after a second are known to be bad then, and last till then.
+            (10.0, 2.0, 1.0, 7.9),
+            // Undoing takes longer than an outage may last: half of it is waited for.
+            (10.0, 30.0, 0.001, 5.0),
+        ] {
+            let settings = GuardSettings { undo: s(undo), ..SETTINGS };
+            let mut guard = Guard::new(settings, vec![outage(longest)]);
+            let (at, abort) = run(&mut guard, 60, |ms| ms >= 20_000, s(took)).unwrap();
+            let after = at.as_secs_f64() - 20.0;
+            assert_eq!(abort.rule, Rule::Outage);
+            assert!((after - expected).abs() < 0.15, "{longest} {undo} {took}: after {after}: {}", abort.why);
+        }
+    }
+
+    #[test]
+    fn an_outage_that_is_over_stops_nothing_though_its_looks_still_hang() {
+        let settings = GuardSettings { undo: s(0.5), ..SETTINGS };
+        let mut guard = Guard::new(settings, vec![outage(10.0)]);
+        assert_eq!(run(&mut guard, 60, |ms| (20_000..29_000).contains(&ms), s(1.0)), None);
+        assert_eq!(run(&mut guard, 60, |ms| ms % 1_000 == 0, s(1.0)), None, "single bad looks are no outage");
+    }
+
+    #[test]
+    fn a_gap_in_force_is_neither_outage_nor_evidence() {
+        let mut guard = Guard::new(SETTINGS, vec![outage(10.0)]);
+        for (at, suspend) in [(1.0, false), (2.0, true), (60.0, false), (61.0, false)] {
+            guard.settled(0, &sample(s(at), s(0.0), Outcome::Bad));
+            if suspend {
+                guard.suspend(0);
+            }
+            assert_eq!(guard.judge(s(at)), None);
+        }
+        assert_eq!(guard.views()[0].spent, 1.0);
+    }
+
+    #[test]
+    fn no_objective_is_not_a_reason_to_stop() {
+        let mut guard = Guard::new(SETTINGS, vec![]);
+        guard.begun(3, s(1.0));
+        guard.settled(3, &sample(s(1.0), s(0.0), Outcome::Bad));
+        guard.late(3, 7);
+        guard.suspend(3);
+        assert_eq!(guard.judge(s(1.0)), None);
+        assert_eq!(guard.views(), []);
+    }
+
+    #[test]
+    fn chances_are_said_in_two_figures() {
+        for (one_in, said) in
+            [(2.4, "2"), (99.9, "99"), (247.0, "240"), (98_765.0, "98000"), (1e9, "a million")]
+        {
+            assert_eq!(about(one_in), said);
+        }
+    }
+
+    fn any_duration() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            4 => (0_u64..120_000).prop_map(Duration::from_millis),
+            1 => any::<u64>().prop_map(Duration::from_nanos),
+            1 => (any::<u64>(), 0_u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos)),
+        ]
+    }
+
+    #[derive(Debug, Clone)]
+    enum Told {
+        Begun(Duration),
+        Settled(Duration, Duration, u8),
+        Late(u64),
+        Suspend,
+        Judge(Duration),
+    }
+
+    fn told() -> impl Strategy<Value = Told> {
+        prop_oneof![
+            any_duration().prop_map(Told::Begun),
+            (any_duration(), any_duration(), 0_u8..3)
+                .prop_map(|(at, ended, fate)| Told::Settled(at, ended, fate)),
+            (0_u64..100).prop_map(Told::Late),
+            Just(Told::Suspend),
+            any_duration().prop_map(Told::Judge),
+        ]
+    }
+
+    const FATES: [Outcome; 3] = [Outcome::Good, Outcome::Missed, Outcome::Bad];
+
+    fn tell(guard: &mut Guard, told: &Told, fates: u8) -> Option<Abort> {
+        for objective in 0..2 {
+            match told {
+                Told::Begun(at) => guard.begun(objective, *at),
+                Told::Settled(at, ended, fate) => {
+                    let outcome = FATES[(fate % fates) as usize];
+                    let look = Sample { intended: *at, started: *at, ended: *ended, outcome, why: None };
+                    guard.settled(objective, &look);
+                }
+                Told::Late(count) if fates > 2 => guard.late(objective, *count),
+                Told::Late(_) => {}
+                Told::Suspend => guard.suspend(objective),
+                Told::Judge(now) => return guard.judge(*now),
+            }
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_can_be_told_makes_it_panic(
+            told in proptest::collection::vec(told(), 0..150), slice in any_duration(), undo in any_duration(),
+            planned in any_duration(), start in any_duration(), budget in prop::sample::select(vec![0.0, 1.0, 1e300, f64::NAN])
+        ) {
+            let settings = GuardSettings { slice, undo, planned, ..SETTINGS };
+            let first = Watched { start, budget_looks: budget, ..ratio(None) };
+            let mut guard = Guard::new(settings, vec![first, outage(1.0)]);
+            for told in &told {
+                tell(&mut guard, told, 3);
+                let views = guard.views();
+                prop_assert!(views.iter().all(|view| view.one_in >= 1.0 && view.spent >= 0.0), "{:?}", views);
+            }
+        }
+
+        #[test]
+        fn without_a_bad_look_it_never_stops_a_run(
+            told in proptest::collection::vec(told(), 0..150), budget in prop::sample::select(vec![0.0, 1.0, 30.0])
+        ) {
+            let mut guard = Guard::new(SETTINGS, vec![Watched { budget_looks: budget, ..ratio(None) }, outage(0.0)]);
+            for told in &told {
+                prop_assert_eq!(tell(&mut guard, told, 2), None);
+            }
+        }
+
+        #[test]
+        fn one_more_bad_look_never_stops_a_run_later(
+            bad in proptest::collection::vec(prop::bool::weighted(0.05), 600), more in 0_usize..600
+        ) {
+            let mut worse = bad.clone();
+            worse[more] = true;
+            let at = |bad: &[bool]| {
+                let mut guard = Guard::new(SETTINGS, vec![ratio(None)]);
+                run(&mut guard, 60, |ms| bad[(ms / 100) as usize], s(0.001)).map_or(Duration::MAX, |(at, _)| at)
+            };
+            prop_assert!(at(&worse) <= at(&bad));
+        }
+
+        #[test]
+        fn the_order_in_which_looks_settle_within_a_slice_is_no_evidence(
+            bad in proptest::collection::vec(prop::bool::weighted(0.1), 50), seed in any::<u64>()
+        ) {
+            let evidence = |order: &[usize]| {
+                let mut guard = Guard::new(SETTINGS, vec![ratio(None)]);
+                (0..50).for_each(|look| guard.begun(0, Duration::from_millis(look * 100)));
+                for look in order {
+                    let outcome = if bad[*look] { Outcome::Bad } else { Outcome::Good };
+                    guard.settled(0, &sample(Duration::from_millis(*look as u64 * 100), s(1.0), outcome));
+                }
+                guard.judge(s(6.0));
+                guard.views()[0].one_in
+            };
+            let straight: Vec<usize> = (0..50).collect();
+            let mut mixed = straight.clone();
+            mixed.sort_by_key(|look| (*look as u64 + 1).wrapping_mul(seed | 1));
+            prop_assert_eq!(evidence(&straight), evidence(&mixed));
+        }
+    }
+}
+>>>>>>> slo

@@ -175,7 +175,11 @@ impl Score {
             (true, _) => Some(Proof::Observed),
         };
         let counted = format!(
+<<<<<<< HEAD
             "{name}: {bad} of {n} looks bad ({}), {} tolerated; at a constant rate {} to {}",
+=======
+            "{name}: {bad} of {n} looks bad ({}) where {} is tolerated; if the rate was constant, it was {} to {}",
+>>>>>>> slo
             percent(seen),
             percent(p0),
             percent(range.low),
@@ -187,7 +191,11 @@ impl Score {
         let (ruling, why) = if broken {
             (Ruling::Failed, counted)
         } else if proof >= Some(terms.proof) {
+<<<<<<< HEAD
             (Ruling::Passed, format!("{counted}; kept, {}", proof.unwrap_or(Proof::Observed)))
+=======
+            (Ruling::Passed, format!("{counted}: kept, {}", proof.unwrap_or(Proof::Observed)))
+>>>>>>> slo
         } else {
             let target = match terms.proof {
                 Proof::Observed => f64::INFINITY,
@@ -205,7 +213,16 @@ impl Score {
                 Some(needed) => format!("{needed} such looks would have sufficed"),
                 None => "no number of looks like these would suffice".to_owned(),
             };
+<<<<<<< HEAD
             (Ruling::Inconclusive, format!("{counted}; too little to call it {}: {short}", terms.proof))
+=======
+            let missing = if n < least {
+                "too few to count".to_owned()
+            } else {
+                format!("too little to call it {}", terms.proof)
+            };
+            (Ruling::Inconclusive, format!("{counted}: {missing}; {short}"))
+>>>>>>> slo
         };
         Finding { ruling, why, proof, interval: (n > 0).then_some(range), enough: sufficient, starved: false }
     }
@@ -323,7 +340,19 @@ mod tests {
                 why(100, 0, 2, Proof::Observed),
             ]
             .join("\n"),
+<<<<<<< HEAD
             @""
+=======
+            @r"
+        order availability: 10 of 3000 looks bad (0.333 %) where 1 % is tolerated; if the rate was constant, it was 0.0609 % to 0.988 %: kept, proven
+        order availability: 100 of 3000 looks bad (3.33 %) where 1 % is tolerated; if the rate was constant, it was 2.13 % to 4.9 %
+        order availability: 0 of 400 looks bad (0 %) where 1 % is tolerated; if the rate was constant, it was 0 % to 2.02 %: too little to call it likely; 405 such looks would have sufficed
+        order availability: 20 of 2020 looks bad (0.99 %) where 1 % is tolerated; if the rate was constant, it was 0.331 % to 2.2 %: too little to call it proven; 26947871 such looks would have sufficed
+        order availability: 0 of 50 looks bad (0 %) where 1 % is tolerated; if the rate was constant, it was 0 % to 13.3 %: too few to count; 100 such looks would have sufficed
+        order availability: nothing was seen; no data is not a pass
+        order availability: 2 of 102 looks could not be made in time (2.0 %, over 1 %): our own side was starved
+        "
+>>>>>>> slo
         );
     }
 
