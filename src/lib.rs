@@ -12,6 +12,7 @@ pub mod slo;
 pub mod undo;
 
 pub mod hands;
+pub mod shop;
 
 pub mod fault;
 pub mod probe;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use brownout::base::RunId;
 use brownout::fault::{AnyOwed, Entry};
 use brownout::hands::service::{self, Change, Ready, Running, Spec, Started, Told};
 use brownout::host::process::{self, Process};
-use brownout::undo::{Claim, Record, Tier};
+use brownout::undo::{Claim, Header, Record, Tier, UndoLog};
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -122,7 +123,7 @@ async fn start(spec: Spec) -> (Running, Receiver<Told>) {
 
 /// The next change, in time.
 async fn next(told: &mut Receiver<Told>) -> Change {
-    tokio::time::timeout(LIMIT, told.recv()).await.expect("nothing was told in time").unwrap().change
+    tokio::time::timeout(LIMIT, told.recv()).await.unwrap().unwrap().change
 }
 
 async fn started_and_ready(told: &mut Receiver<Told>) {
@@ -587,4 +588,102 @@ async fn a_starter_killed_at_any_moment_leaves_nothing_the_record_does_not_find(
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(record.members().is_empty(), "after {:?}", step * n);
     }
+}
+
+/// As a run would: the record in a log, the service up, the run gone.
+#[tokio::test]
+async fn recover_stops_what_a_dead_run_left() {
+    let world = World::new("owed");
+    let state = world.path("state");
+    let spec = world.sh("(setsid env -i sleep 601.1 &); exec sleep 601.2");
+    let header = Header {
+        version: 1,
+        run: world.run,
+        boot: process::boot_id(),
+        pid: std::process::id() as i32,
+        title: "a dead run".to_owned(),
+        started: String::new(),
+        folder: PathBuf::new(),
+    };
+    let entry = Entry {
+        fault: "service owed".to_owned(),
+        host: "this machine".to_owned(),
+        deadline: None,
+        owed: AnyOwed::Service(spec.record()),
+    };
+    let mut log = UndoLog::create(&state, header, &[]).unwrap();
+    log.append(entry).unwrap();
+    let (running, _told) = start(spec).await;
+    eventually("both run", || running.members().len() == 2).await;
+    drop(running);
+    drop(log);
+    let brownout = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brownout"));
+        command.env("BROWNOUT_STATE", &state).stdin(Stdio::null());
+        command
+    };
+    let doctor = brownout().arg("doctor").output().unwrap();
+    assert_eq!(doctor.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("OWED service owed of run"));
+    let recover = brownout().arg("recover").output().unwrap();
+    assert_eq!(recover.status.code(), Some(0), "{}", String::from_utf8_lossy(&recover.stdout));
+    assert!(world.members().is_empty());
+    assert_eq!(brownout().arg("doctor").output().unwrap().status.code(), Some(0));
+}
+
+fn shop(world: &World, name: &str, port: u16, arguments: &[&str]) -> Spec {
+    let shown = port.to_string();
+    let mut command = vec![env!("CARGO_BIN_EXE_brownout"), "shop"];
+    command.extend(arguments);
+    command.extend(["--port", &shown]);
+    Spec {
+        name: name.to_owned(),
+        port: Some(port),
+        ready: Some(Ready::Http(format!("http://127.0.0.1:{port}/healthz"))),
+        restart_after: Some(Duration::from_millis(300)),
+        ..world.spec(&command)
+    }
+}
+
+/// The status of one order at the front, or nothing.
+fn order(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"POST /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.get(9..12).map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shop_loses_a_replica_and_nobody_notices() {
+    let world = World::new("store");
+    let [s, a, b, f] = [free_port(), free_port(), free_port(), free_port()];
+    let (teller, _told) = channel(64);
+    let store_port = s.to_string();
+    let both = format!("{a},{b}");
+    let specs = [
+        // The store has no /healthz: it counts whatever it is asked to.
+        Spec { ready: Some(Ready::Tcp(format!("localhost:{s}"))), ..shop(&world, "store", s, &["store"]) },
+        shop(&world, "a", a, &["replica", "--name", "a", "--store-port", &store_port]),
+        shop(&world, "b", b, &["replica", "--name", "b", "--store-port", &store_port]),
+        shop(&world, "front", f, &["front", "--replica-ports", &both]),
+    ];
+    let mut parts = Vec::new();
+    for spec in specs {
+        parts.push(service::start(spec, teller.clone()).await.unwrap());
+    }
+    for n in 0..200 {
+        if n == 50 {
+            parts[1].main().unwrap().signal(Signal::SIGKILL).unwrap();
+        }
+        assert_eq!(order(f).as_deref(), Some("200"), "order {n}");
+    }
+    eventually("replica a is back", || TcpStream::connect(("127.0.0.1", a)).is_ok()).await;
+    for part in parts.into_iter().rev() {
+        let since = Instant::now();
+        part.stop().await.unwrap();
+        assert!(since.elapsed() < service::GRACE, "it needed to be killed");
+    }
+    assert_eq!(order(f), None);
 }

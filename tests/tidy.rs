@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["base"],
     &["file", "host", "slo", "store", "undo"],
-    &["hands"],
+    &["hands", "shop"],
     &["fault", "notify", "probe"],
     &["event", "experiment"],
     &["engine", "watch"],

@@ -1,10 +1,18 @@
 //! Floor 7: the doors: arguments in, exit code out; one file per command.
 
 mod completions;
+<<<<<<< HEAD
 mod control;
+=======
+mod doctor;
+>>>>>>> service
 mod explain;
 mod recover;
+<<<<<<< HEAD
 mod signals;
+=======
+mod shop;
+>>>>>>> service
 mod watchdog;
 
 use clap::{Parser, Subcommand};
@@ -49,8 +57,13 @@ enum Command {
     Recover(recover::Recover),
     /// Explain a kind of fault, or list them
     Explain(explain::Explain),
+    /// Show what this machine and these rights can do
+    Doctor(doctor::Doctor),
     /// Print what a shell needs to complete our commands
     Completions(completions::Completions),
+    /// One process of the shop that the demo hurts
+    #[command(hide = true)]
+    Shop(shop::Shop),
     /// Guards a run; started by it
     #[command(hide = true)]
     Watchdog(watchdog::Guard),
@@ -67,6 +80,10 @@ pub fn main() -> Exit {
             return if wrong { Exit::Usage } else { Exit::Passed };
         }
     };
+    // Namespaces can be tried only before there are threads.
+    if let Command::Doctor(doctor) = arguments.command {
+        return doctor.run();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -82,6 +99,8 @@ pub fn main() -> Exit {
             Command::Recover(recover) => recover.run().await,
             Command::Explain(explain) => explain.run(),
             Command::Completions(completions) => completions.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Shop(shop) => shop.run().await,
             Command::Watchdog(watchdog) => watchdog.run().await,
         }
     })

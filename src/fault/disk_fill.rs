@@ -9,9 +9,14 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+=======
+use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+>>>>>>> service
 use crate::base::{Bytes, Percent};
 use crate::host::process::Identity;
+use crate::host::rights::Rights;
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
@@ -111,6 +116,17 @@ impl Fault for DiskFill {
             (_, Some(percent), _) => format!("takes {percent} of what is free on {place}"),
             (.., Some(leave)) => format!("leaves {leave} free on {place}"),
             _ => format!("fills {place}"),
+        }
+    }
+
+    fn ability(rights: &Rights) -> Ability {
+        match rights.can_hold_nameless_file() {
+            Ok(()) => Ability::yes("where you may write", Some(Tier::Kernel)),
+            Err(why) => Ability::limited(
+                format!("not in {} ({why})", rights.place.display()),
+                Some(Tier::Kernel),
+                "it takes a folder you may write on a file system that has O_TMPFILE (ext4, xfs, btrfs, tmpfs)",
+            ),
         }
     }
 }

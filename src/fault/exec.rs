@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+=======
+use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+>>>>>>> service
 use crate::hands::command::run;
+use crate::host::rights::Rights;
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
@@ -75,6 +80,11 @@ impl Fault for Exec {
 
     fn harm(&self, _: &Site) -> String {
         format!("runs `{}`", self.inject.join(" "))
+    }
+
+    fn ability(rights: &Rights) -> Ability {
+        let whose = if rights.uid == 0 { "as root" } else { "as yourself" };
+        Ability::yes(format!("your own commands, {whose}"), Some(Tier::Watchdog))
     }
 }
 

@@ -2,9 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+=======
+use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+>>>>>>> service
 use crate::file::{Mistakes, Node, Read, Value};
 use crate::host::process::Identity;
+use crate::host::rights::{Capability, Dummy, Rights};
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
@@ -100,6 +105,25 @@ impl Fault for Kill {
 
     fn harm(&self, site: &Site) -> String {
         format!("sends {} to {}", self.signal.0, site.who())
+    }
+
+    fn ability(rights: &Rights) -> Ability {
+        let ours = match Dummy::start()
+            .map(|dummy| dummy.process().and_then(|p| p.signal(nix::sys::signal::Signal::SIGTERM)))
+        {
+            Ok(Ok(())) => rights.has(Capability::Kill),
+            Ok(Err(why)) => {
+                return Ability::no(why.to_string(), "it takes pidfds: Linux 5.3, and no filter on them");
+            }
+            Err(why) => {
+                return Ability::no(format!("no process can be had: {why}"), "raise the limit on processes");
+            }
+        };
+        if ours {
+            Ability::yes("any process", None)
+        } else {
+            Ability::limited("your own processes", None, "root (CAP_KILL) reaches everybody's")
+        }
     }
 }
 

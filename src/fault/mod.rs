@@ -1,6 +1,7 @@
 //! Floor 3: the kinds of harm, one file each. Adding one is: its file, its line in `kinds!` below, its
 //! cases. Records without a fault stand in its second section.
 
+pub mod ability;
 mod disk_fill;
 mod exec;
 mod kill;
@@ -13,10 +14,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use ability::Ability;
+
 use crate::base::{Dice, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
 use crate::hands::Heartbeat;
 use crate::host::process::Identity;
+use crate::host::rights::Rights;
 use crate::host::target::Found;
 use crate::undo::{Claim, Record, Tier};
 
@@ -176,6 +180,8 @@ trait Fault {
     }
     /// The harm in a sentence, for the plan.
     fn harm(&self, site: &Site) -> String;
+    /// What this kind can do here, really tried where that harms nobody.
+    fn ability(rights: &Rights) -> Ability;
 }
 
 /// All that undoing a fault needs: nothing else survives a crash.
@@ -276,6 +282,12 @@ macro_rules! kinds {
                     return Some((<$fault>::ABOUT, <$fault>::fields()));
                 })*
                 None
+            }
+
+            /// What each kind can do here, by its word.
+            #[must_use]
+            pub fn abilities(rights: &Rights) -> Vec<(&'static str, Ability)> {
+                vec![$((<$fault>::KIND, <$fault as Fault>::ability(rights))),*]
             }
 
             /// The word that names this kind.

@@ -2,9 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+<<<<<<< HEAD
 use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+=======
+use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+>>>>>>> service
 use crate::hands::tracer;
 use crate::host::process::{Identity, Process};
+use crate::host::rights::{Capability, Dummy, Rights, Traceable, traceable};
 use crate::undo::{Claim, Tier};
 
 crate::kind! {
@@ -62,6 +67,34 @@ impl Fault for Pause {
 
     fn harm(&self, site: &Site) -> String {
         format!("holds still {}", site.who())
+    }
+
+    fn ability(rights: &Rights) -> Ability {
+        let tried = Dummy::start().map_err(|why| why.to_string()).and_then(|dummy| {
+            let process = dummy.process().map_err(|why| why.to_string())?;
+            tracer::pause(&process).map(drop).map_err(|why| why.to_string())
+        });
+        let tier = Some(Tier::Kernel);
+        match (tried, traceable()) {
+            (Err(why), Traceable::Nothing) => {
+                Ability::no(why, "kernel.yama.ptrace_scope is 3, which lasts until the next boot")
+            }
+            (Err(why), Traceable::WithCapability) => {
+                Ability::no(why, "kernel.yama.ptrace_scope is 2: set it to 0, or run as root")
+            }
+            (Err(why), _) => {
+                Ability::no(why, "something filters ptrace (a container's seccomp profile?): allow it")
+            }
+            (Ok(()), _) if rights.has(Capability::SysPtrace) => Ability::yes("any process", tier),
+            (Ok(()), Traceable::Descendants) => Ability::limited(
+                "the experiment's own services",
+                tier,
+                "kernel.yama.ptrace_scope is 1: set it to 0 for your other processes, or run as root",
+            ),
+            (Ok(()), _) => {
+                Ability::limited("your own processes", tier, "root (CAP_SYS_PTRACE) reaches everybody's")
+            }
+        }
     }
 }
 

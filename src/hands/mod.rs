@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod heartbeat;
+pub mod namespace;
 pub mod service;
 pub mod tracer;
 

@@ -164,8 +164,8 @@ mod tests {
     fn an_error_shows_the_last_lines_of_a_long_log_and_says_when_there_are_none() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(tail(file.path()).starts_with("; it wrote nothing to "));
-        let long: String = (0..2000).map(|n| format!("line {n} \u{e9}\n\n")).collect();
-        std::fs::write(file.path(), long).unwrap();
+        let long: Vec<String> = (0..2000).map(|n| format!("line {n} \u{e9}")).collect();
+        std::fs::write(file.path(), long.join("\n\n")).unwrap();
         let shown = tail(file.path());
         assert!(shown.ends_with("line 1998 \u{e9}\n  line 1999 \u{e9}"), "{shown}");
         assert_eq!(shown.lines().count(), 1 + TAIL_LINES);
