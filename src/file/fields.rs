@@ -66,9 +66,9 @@ pub fn plain(word: &'static str) -> &'static str {
     word.strip_prefix("r#").unwrap_or(word)
 }
 
-/// The JSON Schema of a table with these fields and no others.
+/// The JSON Schema of a table with these fields and no others; `about` says what it is.
 #[must_use]
-pub fn object_schema(fields: &[FieldDoc]) -> Json {
+pub fn object_schema(about: &str, fields: &[FieldDoc]) -> Json {
     let properties: serde_json::Map<String, Json> = fields
         .iter()
         .map(|field| {
@@ -84,7 +84,8 @@ pub fn object_schema(fields: &[FieldDoc]) -> Json {
         .collect();
     let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     json!({
-        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+        "description": prose(about), "type": "object",
+        "properties": properties, "required": required, "additionalProperties": false,
     })
 }
 
