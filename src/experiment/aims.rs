@@ -227,7 +227,10 @@ fn address(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<(IpAddr,
     let parsed = text
         .parse::<SocketAddr>()
         .map(|socket| (socket.ip(), Some(socket.port())))
-        .or_else(|_| text.parse::<IpAddr>().map(|address| (address, None)));
+        .or_else(|_| {
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            bare.parse::<IpAddr>().map(|address| (address, None))
+        });
     match parsed {
         Ok((_, Some(0))) => mistakes.error(place, format!("`{text}` has no port"), "a number from 1 to 65535"),
         Ok((address, _)) if address.is_unspecified() => mistakes.error(
