@@ -19,6 +19,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         env: Box::new(|name| match name {
             "REGION" => Some("eu".to_owned()),
+            "TOKEN" => Some("hunter22".to_owned()),
             "RATE" => Some("25/s".to_owned()),
             "EMPTY" => Some(String::new()),
             _ => None,
@@ -98,8 +99,13 @@ fn walk(folder: &str, good: bool) -> usize {
             let body: Vec<&str> = text.lines().filter(|line| !line.starts_with("#! ")).collect();
             let said: String = found
                 .iter()
-                .map(|line| line.replace(&AnyProbe::KINDS.join(", "), "{probes}"))
-                .map(|line| format!("#! {}\n", line.replace(&AnyFault::KINDS.join(", "), "{faults}")))
+                .map(|line| {
+                    line.replace(&format!("kinds: {})", AnyProbe::KINDS.join(", ")), "kinds: {probes})")
+                })
+                .map(|line| {
+                    line.replace(&format!("kinds: {})", AnyFault::KINDS.join(", ")), "kinds: {faults})")
+                })
+                .map(|line| format!("#! {line}\n"))
                 .collect();
             std::fs::write(&path, format!("{}\n\n{said}", body.join("\n").trim_end())).unwrap();
         }

@@ -78,7 +78,7 @@ pub(super) fn target(
     names: &Names<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Target> {
-    let before = mistakes.counts().0;
+    let before = mistakes.told();
     let mut said: Vec<(&str, Option<Selector>)> = Vec::new();
     let mut say = |word: &'static str, selector: Option<Selector>| said.push((word, selector));
 
@@ -157,7 +157,7 @@ pub(super) fn target(
     {
         mistakes.error(pick.place, format!("there is nothing to pick from one {word}"), "remove `pick`");
     }
-    if mistakes.counts().0 > before {
+    if mistakes.told() > before {
         return None;
     }
     let (_, selector) = said.pop()?;
@@ -224,13 +224,10 @@ fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector
 
 fn address(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<(IpAddr, Option<u16>)> {
     let text = text.trim();
-    let parsed = text
-        .parse::<SocketAddr>()
-        .map(|socket| (socket.ip(), Some(socket.port())))
-        .or_else(|_| {
-            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-            bare.parse::<IpAddr>().map(|address| (address, None))
-        });
+    let parsed = text.parse::<SocketAddr>().map(|socket| (socket.ip(), Some(socket.port()))).or_else(|_| {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        bare.parse::<IpAddr>().map(|address| (address, None))
+    });
     match parsed {
         Ok((_, Some(0))) => mistakes.error(place, format!("`{text}` has no port"), "a number from 1 to 65535"),
         Ok((address, _)) if address.is_unspecified() => mistakes.error(

@@ -1,6 +1,7 @@
 //! From files to one table: what is included, what is multiplied, what stands in for what is not said.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::fill::{Filler, Scope, Surroundings};
@@ -16,8 +17,8 @@ const MOST_BYTES: u64 = 1 << 20;
 const MOST_DEPTH: usize = 8;
 /// How many files an experiment may consist of.
 const MOST_FILES: usize = 64;
-/// How many probes one `each` may make.
-const MOST_EACH: usize = 1_000;
+/// How many names a section may have, and how many probes `each` may make.
+const MOST_NAMES: usize = 1_000;
 
 /// Tables whose keys are people's own names.
 const NAMED: &[&str] = &["service", "host", "target", "probe", "slo", "expect", "fault"];
@@ -37,10 +38,12 @@ const LATER: &[(&str, &str)] = &[
 /// An experiment as it was written: read, and not yet judged.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    pub(super) sources: Sources,
-    pub(super) mistakes: Mistakes,
-    pub(super) root: Node,
-    pub(super) directory: PathBuf,
+    sources: Sources,
+    mistakes: Mistakes,
+    root: Node,
+    directory: PathBuf,
+    /// Whether all files are TOML: what is half read is not judged, for most of what it lacks is there.
+    whole: bool,
 }
 
 /// A checked experiment.
@@ -106,13 +109,16 @@ impl Draft {
 
     fn new(path: &Path, text: &str, mut mistakes: Mistakes) -> Self {
         let mut sources = Sources::default();
+        let whole = !mistakes.refuse();
+        let told = mistakes.told();
         let root = sources.parse(&path.display().to_string(), text, &mut mistakes);
+        let whole = whole && mistakes.told() == told;
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
         let nothing = Node { place: root.place, value: Value::Table(Vec::new()) };
-        let mut draft = Self { sources, mistakes, root: nothing, directory: directory.clone() };
+        let mut draft = Self { sources, mistakes, root: nothing, directory: directory.clone(), whole };
         draft.root = draft.included(root, &directory, &mut vec![canonical(path)], &mut BTreeMap::new());
         draft
     }
@@ -122,6 +128,9 @@ impl Draft {
     /// # Errors
     /// [`Refused`] holds all mistakes, each with its place and its remedy.
     pub fn check(mut self, surroundings: &mut Surroundings) -> Result<Checked, Refused> {
+        if !self.whole {
+            return Err(Refused { mistakes: self.mistakes, sources: self.sources });
+        }
         self.later();
         self.names();
         self.fill_defaults();
@@ -130,7 +139,9 @@ impl Draft {
         self.multiply(&mut filler);
         self.fill(&mut filler);
         filler.settle(&mut self.mistakes);
+        let told = self.mistakes.told();
         let experiment = super::resolve::experiment(&self.root, &self.directory, &filler, &mut self.mistakes);
+        self.mistakes.revise(told, |mistake| filler.revise(mistake));
         match experiment {
             Some(experiment) if !self.mistakes.refuse() => {
                 Ok(Checked { experiment, warnings: self.mistakes, sources: self.sources })
@@ -184,7 +195,9 @@ impl Draft {
                 }
             };
             seen.insert(identity.clone(), place);
+            let told = self.mistakes.told();
             let other = self.sources.parse(&file.display().to_string(), &text, &mut self.mistakes);
+            self.whole &= self.mistakes.told() == told;
             chain.push(identity);
             let inner = file.parent().unwrap_or(directory).to_owned();
             let other = self.included(other, &inner, chain, seen);
@@ -203,7 +216,7 @@ impl Draft {
             let Value::Text(path) = &node.value else { continue };
             if path.contains("${") {
                 let remedy = "write the path out";
-                self.mistakes.error(node.place, "variables are not filled in in `include`", remedy);
+                self.mistakes.error(node.place, "`include` takes no variables", remedy);
             } else {
                 paths.push((path.clone(), node.place));
             }
@@ -231,6 +244,14 @@ impl Draft {
     /// Every person's own name must be one.
     fn names(&mut self) {
         for word in NAMED {
+            if let Some(Value::Table(entries)) = entry_mut(&mut self.root, word).map(|node| &mut node.value)
+                && entries.len() > MOST_NAMES
+            {
+                let place = entries[MOST_NAMES].0.place;
+                entries.truncate(MOST_NAMES);
+                let what = format!("[{word}] has more than {MOST_NAMES} names");
+                self.mistakes.error(place, what, "split the experiment");
+            }
             for (key, _) in section(&self.root, word) {
                 if !is_name(&key.text) {
                     self.mistakes.error(
@@ -325,23 +346,26 @@ impl Draft {
     /// Makes one probe of each entry of `each`.
     fn multiply(&mut self, filler: &mut Filler<'_>) {
         let mistakes = &mut self.mistakes;
-        let Value::Table(root) = &mut self.root.value else { return };
-        let Some((_, probes)) = root.iter_mut().find(|(key, _)| key.text == "probe") else { return };
-        let Value::Table(probes) = &mut probes.value else { return };
+        let probes = entry_mut(&mut self.root, "probe").map(|node| &mut node.value);
+        let Some(Value::Table(probes)) = probes else { return };
         let mut all = Vec::with_capacity(probes.len());
         for (name, probe) in std::mem::take(probes) {
             let Some((values, place)) = take_each(&probe, mistakes) else {
                 all.push((name, probe));
                 continue;
             };
-            if values.is_empty() || values.len() > MOST_EACH {
+            if values.is_empty() {
+                mistakes.error(place, "`each` has no entries", "such as { shop = \"https://...\" }");
+            }
+            if all.len() + values.len() > MOST_NAMES {
                 mistakes.error(
                     place,
-                    format!("`each` has {} entries", values.len()),
-                    format!("1 to {MOST_EACH}"),
+                    format!("there are more than {MOST_NAMES} probes"),
+                    "split the experiment",
                 );
+                continue;
             }
-            for (key, mut value) in values.into_iter().take(MOST_EACH) {
+            for (key, mut value) in values {
                 filler.fill(&mut value, Scope::default(), mistakes);
                 let Value::Text(value) = &value.value else {
                     mistakes.error(value.place, "an entry of `each` is a string", "");
@@ -445,12 +469,13 @@ fn section<'a>(root: &'a Node, word: &str) -> impl Iterator<Item = &'a (Key, Nod
     }
 }
 
+fn entry_mut<'a>(table: &'a mut Node, word: &str) -> Option<&'a mut Node> {
+    let Value::Table(entries) = &mut table.value else { return None };
+    entries.iter_mut().find(|(key, _)| key.text == word).map(|(_, node)| node)
+}
+
 fn section_mut<'a>(root: &'a mut Node, word: &str) -> impl Iterator<Item = &'a mut (Key, Node)> {
-    let entries = match &mut root.value {
-        Value::Table(entries) => entries.iter_mut().find(|(key, _)| key.text == word),
-        _ => None,
-    };
-    match entries.map(|(_, node)| &mut node.value) {
+    match entry_mut(root, word).map(|node| &mut node.value) {
         Some(Value::Table(entries)) => entries.iter_mut(),
         _ => [].iter_mut(),
     }
@@ -492,14 +517,19 @@ fn merge(into: &mut Node, from: Node, path: &mut Vec<String>, mistakes: &mut Mis
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::metadata(path).map_err(|why| why.to_string())?;
-    if !bytes.is_file() {
+    let kind = std::fs::metadata(path).map_err(|why| why.to_string())?;
+    if !kind.is_file() {
         return Err("it is no file".to_owned());
     }
-    if bytes.len() > MOST_BYTES {
+    if kind.len() == 0 {
+        return Ok(String::new()); // Files of the kernel say so too, and some of them block for ever.
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|why| why.to_string())?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|why| why.to_string())?;
+    if bytes.len() as u64 > MOST_BYTES {
         return Err(format!("it is larger than {} KiB", MOST_BYTES >> 10));
     }
-    let bytes = std::fs::read(path).map_err(|why| why.to_string())?;
     String::from_utf8(bytes)
         .map_err(|why| format!("it is not UTF-8 from byte {}", why.utf8_error().valid_up_to()))
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::file::{Mistakes, Node, Place};
+use crate::file::{Mistake, Mistakes, Node, Place};
 
 /// What the experiment is read in: the only thing in which checking a file and running it differ.
 pub struct Surroundings {
@@ -75,6 +75,10 @@ pub(super) struct Filler<'a> {
     own: BTreeSet<String>,
     dirs: BTreeSet<String>,
     referred: Vec<(String, Place)>,
+    /// Where something could not be filled in: what is left there makes no further mistake.
+    empty: BTreeSet<Place>,
+    /// What came from the environment, where, and by which name: it may be a secret.
+    foreign: BTreeMap<Place, Vec<(String, String)>>,
     /// The probes whose counts are asked for, and where.
     pub counted: Vec<(String, Place)>,
 }
@@ -88,6 +92,8 @@ impl<'a> Filler<'a> {
             own: BTreeSet::new(),
             dirs: BTreeSet::new(),
             referred: Vec::new(),
+            empty: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             counted: Vec::new(),
         }
     }
@@ -96,6 +102,7 @@ impl<'a> Filler<'a> {
     pub fn fill(&mut self, node: &mut Node, scope: Scope<'_>, mistakes: &mut Mistakes) {
         node.each_text(&mut |place, text| {
             if text.contains("${") {
+                let told = mistakes.told();
                 let (filled, closed) =
                     walk(text, |word| self.word(word, place, scope, mistakes), scope.counts);
                 *text = filled;
@@ -105,6 +112,9 @@ impl<'a> Filler<'a> {
                         "a `${` is never closed",
                         "add `}`, or write `$${` for a plain `${`",
                     );
+                }
+                if mistakes.told() > told {
+                    self.empty.insert(place);
                 }
             }
         });
@@ -121,6 +131,16 @@ impl<'a> Filler<'a> {
                 );
             }
         }
+    }
+
+    /// Looks at a mistake that was made of what was filled in: whether it is one of its own. What came from
+    /// the environment is not printed.
+    pub fn revise(&self, mistake: &mut Mistake) -> bool {
+        let Some(place) = mistake.place else { return true };
+        for (name, value) in self.foreign.get(&place).into_iter().flatten() {
+            mistake.what = mistake.what.replace(value.as_str(), &format!("${{{name}}}"));
+        }
+        !self.empty.contains(&place)
     }
 
     /// The port a service uses, when it asked for one.
@@ -221,8 +241,12 @@ impl<'a> Filler<'a> {
         let set = (self.surroundings.env)(name);
         // As in a shell: with a colon, an empty variable counts as unset.
         let set = if otherwise.is_empty() { set } else { set.filter(|value| !value.is_empty()) };
-        if set.is_some() {
-            return set;
+        if let Some(value) = set {
+            // What is shorter is no secret, and would be found in every sentence.
+            if value.len() >= 4 {
+                self.foreign.entry(place).or_default().push((name.to_owned(), value.clone()));
+            }
+            return Some(value);
         }
         if let Some(default) = otherwise.strip_prefix('-') {
             return Some(default.to_owned());

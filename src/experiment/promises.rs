@@ -289,7 +289,7 @@ pub(super) fn judge(
         let look = &looks[read.slo.probe];
         let Some(rate) = look.rate else { continue };
         if let Some(steady) = steady
-            && let Some(long) = steady.value
+            && let Some(long) = steady.value.filter(|long| !long.is_zero())
             && rate.hertz() * long.as_secs_f64() < LEAST_LOOKS - 1e-9
         {
             let needed = Duration::from_secs_f64((LEAST_LOOKS / rate.hertz()).min(1e9));

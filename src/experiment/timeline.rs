@@ -140,7 +140,7 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
                 mistakes.error(
                     hold.place,
                     format!(
-                        "a fault may last {}, so that the watchdog ends it within {}",
+                        "a fault may last at most {}, so that the watchdog ends it within {}",
                         say(most),
                         say(MOST_TTL)
                     ),
@@ -198,7 +198,11 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
         }
     };
     if times > MOST_TIMES {
-        mistakes.error(every.place, format!("a fault may be repeated {MOST_TIMES} times"), "make it fewer");
+        mistakes.error(
+            every.place,
+            format!("a fault may be repeated at most {MOST_TIMES} times"),
+            "make it fewer",
+        );
         return;
     }
     if !harm.lasting {
@@ -290,11 +294,13 @@ fn begins(harms: &[Harm], mistakes: &mut Mistakes) -> Vec<Option<(Root, Duration
         Err(circle) => {
             let place = harms[circle[0]].at_place;
             let shown: Vec<&str> = circle.iter().map(|at| harms[*at].name.as_str()).collect();
-            let what = match shown.as_slice() {
-                [one, _] => format!("fault `{one}` waits for itself"),
-                shown => format!("faults wait for one another: {}", shown.join(" -> ")),
-            };
-            mistakes.error(place, what, "let one of them begin at a time such as \"0s\"");
+            if let [one, _] = shown.as_slice() {
+                let remedy = "let it begin at a time such as \"0s\", or after another fault";
+                mistakes.error(place, format!("fault `{one}` waits for itself"), remedy);
+            } else {
+                let what = format!("faults wait for one another: {}", shown.join(" -> "));
+                mistakes.error(place, what, "let one of them begin at a time such as \"0s\"");
+            }
             return begins;
         }
     };

@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
         mistakes.error(
             self.place,
             format!("{} lacks `{name}`", self.called),
-            format!("add `{name} = ...` (a {})", T::NAME),
+            format!("add `{name} = ...` ({} {})", article(T::NAME), T::NAME),
         );
         None
     }
@@ -176,6 +176,11 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// `a` or `an`, whichever stands before a word.
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }
 }
 
 fn expected<T: Read>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
