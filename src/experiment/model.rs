@@ -4,9 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::fill::{Count, fill_counts};
+use super::window::Window;
 use crate::base::{Percent, Rate};
-use crate::file::Place;
-use crate::host::target::Target;
+use crate::file::{Fields, Mistakes, Node, Place};
+use crate::host::target::{Selector, Target};
+use crate::probe::AnyProbe;
+
+/// No fault outlives this, whatever is asked: the watchdog ends it.
+pub const MOST_TTL: Duration = Duration::from_secs(15 * 60);
+
+/// A fault may outlive its `for` by this before the watchdog ends it: time for an orderly undo.
+pub const TTL_MARGIN: Duration = Duration::from_secs(30);
 
 /// One experiment: a steady state, faults on a timeline, probes, SLOs, a guard.
 #[derive(Debug, Clone)]
@@ -88,10 +97,15 @@ pub enum Ready {
 /// One way of looking.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Its name.
+    /// Its name; `NAME.KEY` when `each` made it.
     pub name: String,
+    /// Where it stands in the file, for refusals.
+    pub place: Place,
     /// The kind's own part.
-    pub look: crate::probe::AnyProbe,
+    pub look: AnyProbe,
+    /// Set when its command asks for what other probes have counted: then, once the run is over, it looks
+    /// with [`Late::look`] instead.
+    pub late: Option<Late>,
     /// Looks a second; `None` for a check that is made once.
     pub rate: Option<Rate>,
     /// When a check is made.
@@ -102,6 +116,28 @@ pub struct Probe {
     pub in_flight: u32,
     /// Judged by SLOs, or only recorded.
     pub observe_only: bool,
+}
+
+/// A check whose command holds `${probe.NAME.good|bad|total}`: known only when the run is over.
+#[derive(Debug, Clone)]
+pub struct Late {
+    pub(super) kind: String,
+    pub(super) table: Node,
+}
+
+impl Late {
+    /// The check with its counts filled in. `count` is asked by the probe's name and what of it; a name that
+    /// `each` multiplied stands for all of its probes, so it is for the caller to add up.
+    ///
+    /// `None` when the kind refuses what came out, which it did not do when the file was checked.
+    #[must_use]
+    pub fn look(&self, mut count: impl FnMut(&str, Count) -> u64) -> Option<AnyProbe> {
+        let mut table = self.table.clone();
+        fill_counts(&mut table, &mut count);
+        let mut mistakes = Mistakes::default();
+        let mut fields = Fields::open(&table, "", &mut mistakes)?;
+        AnyProbe::take(&self.kind, &mut fields, &mut mistakes)
+    }
 }
 
 /// When a probe that is a check is made.
@@ -205,10 +241,19 @@ pub struct Fault {
     pub from: Option<Target>,
     /// When it begins.
     pub at: Moment,
-    /// How long it lasts; required for lasting kinds.
+    /// How long it lasts, each time; required for lasting kinds.
     pub hold: Option<Duration>,
     /// Repeated this often, so many times in all.
     pub every: Option<(Duration, u32)>,
+}
+
+impl Fault {
+    /// How long after its injection the watchdog ends it, whatever the runner does. The reader refuses a
+    /// `for` for which this would be shorter than `for` and the margin.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        (self.hold.unwrap_or_default() + TTL_MARGIN).min(MOST_TTL)
+    }
 }
 
 /// A moment on the timeline.
@@ -228,13 +273,22 @@ pub enum Moment {
 #[derive(Debug, Clone, Default)]
 pub struct BlastRadius {
     /// Nobody but these, when not empty.
-    pub only: Vec<String>,
+    pub only: Vec<Limit>,
     /// Never these.
-    pub never: Vec<String>,
+    pub never: Vec<Limit>,
     /// At most so many targets.
     pub max_targets: Option<u32>,
-    /// Only at these times: `Mon-Thu 10:00-16:00 Europe/Berlin`.
-    pub window: Option<String>,
+    /// Only at these times.
+    pub window: Option<Window>,
     /// The word a person types before anything is hurt.
     pub confirm: Option<String>,
+}
+
+/// Somebody named by a limit of the blast radius.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// On this host; on every host when absent.
+    pub host: Option<String>,
+    /// Who.
+    pub selector: Selector,
 }

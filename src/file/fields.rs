@@ -66,9 +66,9 @@ pub fn plain(word: &'static str) -> &'static str {
     word.strip_prefix("r#").unwrap_or(word)
 }
 
-/// The JSON Schema of a table with these fields and no others.
+/// The JSON Schema of a table with these fields and no others; `about` says what it is.
 #[must_use]
-pub fn object_schema(fields: &[FieldDoc]) -> Json {
+pub fn object_schema(about: &str, fields: &[FieldDoc]) -> Json {
     let properties: serde_json::Map<String, Json> = fields
         .iter()
         .map(|field| {
@@ -84,7 +84,8 @@ pub fn object_schema(fields: &[FieldDoc]) -> Json {
         .collect();
     let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     json!({
-        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+        "description": prose(about), "type": "object",
+        "properties": properties, "required": required, "additionalProperties": false,
     })
 }
 
@@ -151,7 +152,7 @@ impl<'a> Fields<'a> {
         mistakes.error(
             self.place,
             format!("{} lacks `{name}`", self.called),
-            format!("add `{name} = ...` (a {})", T::NAME),
+            format!("add `{name} = ...` ({} {})", article(T::NAME), T::NAME),
         );
         None
     }
@@ -175,6 +176,11 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// `a` or `an`, whichever stands before a word.
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }
 }
 
 fn expected<T: Read>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {

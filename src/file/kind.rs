@@ -37,8 +37,10 @@ macro_rules! kind {
 
         impl $name {
             /// The word that names this kind in a file.
+            #[allow(dead_code, reason = "a table that only stands inside others is not asked for its name")]
             pub const KIND: &'static str = $kind;
             /// What it is, for the docs.
+            #[allow(dead_code, reason = "a table that only shares its fields with others is not explained")]
             pub const ABOUT: &'static str = concat!($($about, "\n",)+);
 
             /// What the docs say about each field.
@@ -105,7 +107,7 @@ macro_rules! table {
             }
 
             fn schema() -> serde_json::Value {
-                $crate::file::object_schema(&Self::fields())
+                $crate::file::object_schema(Self::ABOUT, &Self::fields())
             }
         }
     };

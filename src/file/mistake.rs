@@ -67,6 +67,18 @@ impl Mistakes {
         self.found.iter().any(|mistake| !mistake.warning)
     }
 
+    /// How many were told so far, for whoever wants to know whether more came.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Looks through those told since [`Mistakes::told`] was `since`: `keep` may change one, or drop it.
+    pub fn revise(&mut self, since: usize, mut keep: impl FnMut(&mut Mistake) -> bool) {
+        let later = self.found.split_off(since.min(self.found.len()));
+        self.found.extend(later.into_iter().filter_map(|mut mistake| keep(&mut mistake).then_some(mistake)));
+    }
+
     /// All of them, errors first, in the order of the file. What was read several times over (a default, a
     /// probe multiplied by `each`) is told once.
     #[must_use]

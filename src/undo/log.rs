@@ -163,6 +163,16 @@ fn decode_all<R: Record>(path: &Path, bytes: &[u8]) -> Result<(State<R>, usize),
     Ok((state, whole))
 }
 
+/// What the bytes of a log say: whose it is, and what it owes, newest first. A torn last line is what a crash
+/// leaves, and is ignored.
+///
+/// # Errors
+/// [`LogError::Unreadable`] when a whole line cannot be read.
+pub fn read_bytes<R: Record>(bytes: &[u8]) -> Result<(Option<Header>, Vec<(Number, R)>), LogError> {
+    let (state, _) = decode_all(Path::new("the bytes given"), bytes)?;
+    Ok((state.header, state.owed.into_iter().rev().collect()))
+}
+
 /// The durable log of one run, locked for as long as this value lives.
 pub struct UndoLog<R> {
     path: PathBuf,
