@@ -1,6 +1,7 @@
 //! `brownout inject KIND ...`: one fault, no file.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::fault::{AnyFault, Effect, Site};
 use crate::file::{Fields, Mistakes, Sources, nearest};
 use crate::hands::Heartbeat;
 use crate::host::process::{Process, Wanted, find, ourselves};
-use crate::host::target::Found;
+use crate::host::socket::listening;
+use crate::host::target::{Endpoint, Found};
 use crate::undo::state_dir;
 
 #[derive(clap::Args)]
@@ -30,6 +32,9 @@ pub(super) struct Inject {
     hold: Duration,
     #[command(flatten)]
     target: Target,
+    /// Only traffic from processes that run this program
+    #[arg(long, value_name = "PROGRAM")]
+    from_exe: Option<String>,
     /// How many of the processes found; drawn from the seed
     #[arg(long, default_value_t = 1)]
     count: usize,
@@ -62,6 +67,23 @@ struct Target {
     /// This place: a directory
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
+    /// Traffic to this address, or to this port
+    #[arg(long, value_name = "ADDRESS[:PORT]|:PORT", value_parser = endpoint)]
+    to: Option<Endpoint>,
+}
+
+/// `10.0.0.7:6379`, `[::1]:6379`, `10.0.0.7`, `::1` or `:6379`.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    if let Ok(at) = text.parse::<SocketAddr>() {
+        return Ok(at.into());
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(Endpoint { address: Some(address), port: None });
+    }
+    match text.strip_prefix(':').map(str::parse) {
+        Some(Ok(port)) => Ok(Endpoint { address: None, port: Some(port) }),
+        _ => Err("write 10.0.0.7:6379, [::1]:6379, 10.0.0.7 or :6379".to_owned()),
+    }
 }
 
 impl Target {
@@ -148,6 +170,13 @@ impl Inject {
                 drawn.contains(&(at - 1))
             });
         }
+        let from = self.from_exe.as_ref().map(|program| -> Result<Found, String> {
+            let clients = find(&Wanted::Exe(program.clone())).map_err(|why| format!("its clients: {why}"))?;
+            Ok(Found { said: format!("exe {program}"), processes: clients, ..Found::default() })
+        });
+        let pids: Vec<i32> = processes.iter().map(|process| process.identity().pid).collect();
+        let endpoints = self.target.to.map_or_else(|| listening(&pids), |to| vec![to]);
+        let said = self.target.to.map_or_else(|| "what was named".to_owned(), |to| to.to_string());
         let holder = ourselves().map_err(|why| why.to_string())?.identity().clone();
         Ok(Harm {
             title: format!("inject {}", self.kind),
@@ -156,13 +185,8 @@ impl Inject {
                 fault: self.kind.clone(),
                 dice,
                 host: "this machine".to_owned(),
-                target: Found {
-                    said: "what was named".to_owned(),
-                    processes,
-                    endpoints: Vec::new(),
-                    place: self.target.path.clone(),
-                },
-                from: None,
+                target: Found { said, processes, endpoints, place: self.target.path.clone() },
+                from: from.transpose()?,
                 hold: self.hold,
                 holder,
                 heartbeat: Heartbeat::default(),

@@ -116,16 +116,19 @@ pub async fn run(
     // ---------------------------- the line: no `?` below ----------------------------
     let mut held = Held::default();
     let mut watchdog_lost = false;
-    let mut beat = || watchdog_lost |= watchdog.beat().is_err();
+    let mut beat = || {
+        harm.site.heartbeat.beat();
+        watchdog_lost |= watchdog.beat().is_err();
+    };
     let injected = while_beating(harm.fault.inject(&harm.site, &owed, &mut held), &mut beat).await;
     let (effect, failed) = match injected {
-        Ok(()) => (Some(while_beating(harm.fault.verify(&harm.site, &owed), &mut beat).await), None),
+        Ok(()) => (Some(while_beating(harm.fault.verify(&harm.site, &owed, &held), &mut beat).await), None),
         Err(why) => (None, Some(why.to_string())),
     };
     if let Some(effect) = &effect {
         told(effect);
         if lasting && !watchdog_lost {
-            watchdog_lost = hold(harm.hold, &mut stop, &mut watchdog).await;
+            watchdog_lost = hold(harm, &mut stop, &mut watchdog).await;
         }
     }
     let decided = clock.now();
@@ -141,8 +144,8 @@ pub async fn run(
 }
 
 /// Waits out the harm's time; whether it ended because the watchdog was lost.
-async fn hold(time: Duration, stop: &mut watch::Receiver<Stop>, watchdog: &mut Watchdog) -> bool {
-    let over = tokio::time::sleep(time);
+async fn hold(harm: &Harm, stop: &mut watch::Receiver<Stop>, watchdog: &mut Watchdog) -> bool {
+    let over = tokio::time::sleep(harm.hold);
     tokio::pin!(over);
     let mut pulse = tokio::time::interval(PULSE);
     loop {
@@ -153,9 +156,12 @@ async fn hold(time: Duration, stop: &mut watch::Receiver<Stop>, watchdog: &mut W
                 return false;
             }
             () = &mut over => return false,
-            _ = pulse.tick() => if watchdog.beat().is_err() {
-                return true;
-            },
+            _ = pulse.tick() => {
+                harm.site.heartbeat.beat();
+                if watchdog.beat().is_err() {
+                    return true;
+                }
+            }
         }
     }
 }

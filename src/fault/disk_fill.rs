@@ -90,7 +90,7 @@ impl Fault for DiskFill {
         Ok(())
     }
 
-    async fn verify(&self, _: &Site, owed: &Filled) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Filled, _: &Held) -> Effect {
         match free_bytes(&owed.path) {
             Ok(free) => {
                 let taken = owed.free_before.saturating_sub(free);

@@ -60,7 +60,7 @@ impl Fault for Exec {
         }
     }
 
-    async fn verify(&self, _: &Site, owed: &Ran) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Ran, _: &Held) -> Effect {
         if owed.remains.is_empty() {
             return Effect::Unverifiable("no `remains` command was given".to_owned());
         }

@@ -77,7 +77,7 @@ impl Fault for Kill {
         Ok(())
     }
 
-    async fn verify(&self, site: &Site, _: &Killed) -> Effect {
+    async fn verify(&self, site: &Site, _: &Killed, _: &Held) -> Effect {
         if self.signal.0 != nix::sys::signal::Signal::SIGKILL {
             return Effect::Unverifiable(format!(
                 "{} sent; a process may handle it as it likes",

@@ -4,6 +4,7 @@
 mod disk_fill;
 mod exec;
 mod kill;
+mod latency;
 mod pause;
 
 use std::any::Any;
@@ -18,6 +19,7 @@ use crate::hands::Heartbeat;
 use crate::host::process::Identity;
 use crate::host::target::Found;
 use crate::undo::{Claim, Record, Tier};
+pub use latency::abilities as latency_abilities;
 
 /// What a fault finds at hand: its targets, already resolved, and what it is called.
 #[derive(Debug)]
@@ -114,13 +116,19 @@ pub enum Effect {
 /// is held too; dropped newest first.
 #[derive(Default)]
 pub struct Held {
-    things: Vec<Box<dyn Any + Send>>,
+    things: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl Held {
     /// Holds one thing more.
-    pub fn hold(&mut self, thing: impl Any + Send) {
+    pub fn hold(&mut self, thing: impl Any + Send + Sync) {
         self.things.push(Box::new(thing));
+    }
+
+    /// The newest thing of a type that is held, for whoever wants to measure it.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.things.iter().rev().find_map(|thing| thing.downcast_ref())
     }
 }
 
@@ -144,9 +152,13 @@ trait Fault {
     /// Does the harm. Called only once the record is on disk.
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
-    async fn verify(&self, site: &Site, owed: &Self::Owed) -> Effect;
+    async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
     /// The harm in a sentence, for the plan.
     fn harm(&self, site: &Site) -> String;
+    /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
+    fn mechanism(&self, _: &Self::Owed) -> Option<String> {
+        None
+    }
 }
 
 /// All that undoing a fault needs: nothing else survives a crash.
@@ -286,10 +298,20 @@ macro_rules! kinds {
                 }
             }
 
-            /// Measures whether it took hold.
-            pub async fn verify(&self, site: &Site, owed: &AnyOwed) -> Effect {
+            /// By which of several ways it is done and why; `None` for a kind that has only one.
+            #[must_use]
+            pub fn mechanism(&self, owed: &AnyOwed) -> Option<String> {
                 match (self, owed) {
-                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed).await,)*
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.mechanism(owed),)*
+                    #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
+                    _ => None,
+                }
+            }
+
+            /// Measures whether it took hold; `held` is what the injection filled.
+            pub async fn verify(&self, site: &Site, owed: &AnyOwed, held: &Held) -> Effect {
+                match (self, owed) {
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed, held).await,)*
                     #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
                     _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),
                 }
@@ -325,4 +347,5 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     Exec: exec::Exec, exec::Ran;
+    Latency: latency::Latency, latency::Slowed;
 }

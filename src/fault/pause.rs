@@ -48,7 +48,7 @@ impl Fault for Pause {
         Ok(())
     }
 
-    async fn verify(&self, site: &Site, owed: &Stopped) -> Effect {
+    async fn verify(&self, site: &Site, owed: &Stopped, _: &Held) -> Effect {
         let still = owed.targets.iter().filter(|target| held_still(target, &owed.holder)).count();
         let figures = format!("{still} of {} processes stand still", site.target.processes.len());
         if still == site.target.processes.len() {
