@@ -5,6 +5,7 @@ pub mod ability;
 mod disk_fill;
 mod exec;
 mod kill;
+mod latency;
 mod pause;
 mod service;
 
@@ -23,6 +24,7 @@ use crate::host::process::Identity;
 use crate::host::rights::Rights;
 use crate::host::target::Found;
 use crate::undo::{Claim, Record, Tier};
+pub use latency::abilities as latency_abilities;
 
 /// What a fault finds at hand: its targets, already resolved, and what it is called.
 #[derive(Debug)]
@@ -174,6 +176,7 @@ trait Fault {
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
     async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
+<<<<<<< HEAD
     /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
     fn mechanism(&self, _: &Self::Owed) -> Option<String> {
         None
@@ -182,6 +185,14 @@ trait Fault {
     fn harm(&self, site: &Site) -> String;
     /// What this kind can do here, really tried where that harms nobody.
     fn ability(rights: &Rights) -> Ability;
+=======
+    /// The harm in a sentence, for the plan.
+    fn harm(&self, site: &Site) -> String;
+    /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
+    fn mechanism(&self, _: &Self::Owed) -> Option<String> {
+        None
+    }
+>>>>>>> net
 }
 
 /// All that undoing a fault needs: nothing else survives a crash.
@@ -353,6 +364,10 @@ macro_rules! kinds {
             pub fn mechanism(&self, owed: &AnyOwed) -> Option<String> {
                 match (self, owed) {
                     $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.mechanism(owed),)*
+<<<<<<< HEAD
+=======
+                    #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
+>>>>>>> net
                     _ => None,
                 }
             }
@@ -411,7 +426,11 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     Exec: exec::Exec, exec::Ran;
+<<<<<<< HEAD
     + records {
         Service: crate::hands::service::Started;
     }
+=======
+    Latency: latency::Latency, latency::Slowed;
+>>>>>>> net
 }

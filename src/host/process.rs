@@ -3,6 +3,7 @@
 //! A process id is reused (pid_max is 32,768 on many hosts). A process here is its id, its start time and
 //! the boot it lives in, and it is signalled by pidfd (pidfd_open(2)), which cannot hit another one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -13,6 +14,8 @@ use nix::sys::signal::Signal;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
+
+use super::socket::{Protocol, inodes};
 
 /// What makes a process itself: written into undo records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -296,34 +299,17 @@ pub fn protected(pid: i32) -> Option<&'static str> {
     (pid == 2 || parent(pid) == Some(2)).then_some("it is a kernel thread")
 }
 
-/// The processes that hold a listening TCP socket on a port: its inode in /proc/net/tcp (proc_net(5)),
-/// looked up among everybody's descriptors.
+/// The processes that hold a listening TCP socket on a port.
 fn listeners(port: u16) -> Vec<i32> {
-    const LISTEN: &str = "0A";
-    let mut inodes = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(&LISTEN), Some(inode)) = (columns.get(1), columns.get(3), columns.get(9))
-            else {
-                continue;
-            };
-            let theirs = local.rsplit_once(':').and_then(|(_, hex)| u16::from_str_radix(hex, 16).ok());
-            if theirs == Some(port) {
-                inodes.push(format!("socket:[{inode}]"));
-            }
-        }
-    }
-    if inodes.is_empty() {
+    let wanted: BTreeSet<u64> = super::socket::listeners()
+        .into_iter()
+        .filter(|listener| listener.protocol == Protocol::Tcp && listener.at.port() == port)
+        .map(|listener| listener.inode)
+        .collect();
+    if wanted.is_empty() {
         return Vec::new();
     }
-    let holds = |pid: &i32| {
-        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-            fds.flatten()
-                .filter_map(|fd| fs::read_link(fd.path()).ok())
-                .any(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str()))
-        })
-    };
+    let holds = |pid: &i32| !inodes(*pid).is_disjoint(&wanted);
     numbers_in(Path::new("/proc")).into_iter().filter(holds).collect()
 }
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use rand::seq::IndexedRandom;
 use regex::Regex;
 
 use super::process::{self, Process, Wanted};
+use super::socket::listening;
 use crate::base::{Dice, Percent};
 
 /// How a target is named in a file.
@@ -69,6 +70,23 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
+impl From<SocketAddr> for Endpoint {
+    fn from(at: SocketAddr) -> Self {
+        Self { address: Some(at.ip().to_canonical()), port: Some(at.port()) }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.port) {
+            (Some(address), Some(port)) => write!(f, "{}", SocketAddr::new(address, port)),
+            (Some(address), None) => write!(f, "{address}"),
+            (None, Some(port)) => write!(f, ":{port}"),
+            (None, None) => f.write_str("everywhere"),
+        }
+    }
+}
+
 /// A target as it was found on this host.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -80,6 +98,14 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// The place.
     pub place: Option<PathBuf>,
+}
+
+impl Found {
+    /// The numbers of its processes, each pinned.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        self.processes.iter().map(|process| process.identity().pid).collect()
+    }
 }
 
 impl fmt::Display for Selector {
@@ -154,6 +180,7 @@ pub fn find(target: &Target, dice: &Dice, decision: &str) -> io::Result<Found> {
         other => {
             if let Some(wanted) = other.wanted() {
                 found.processes = pick(process::find(&wanted)?, target.pick, dice, decision);
+                found.endpoints = listening(&found.pids());
             }
         }
     }

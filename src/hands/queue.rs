@@ -1,0 +1,436 @@
+//! The packet queue: packets wait in the kernel until we say that they may go on (NFQUEUE,
+//! include/uapi/linux/netfilter/nfnetlink_queue.h).
+//!
+//! One thread hears of each packet (its first bytes only), remembers when it is due, and gives it back
+//! then. When we die the kernel drops what we hold, and with `bypass` in the rule everything after
+//! passes; TCP sends again, so connections survive.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+
+use super::rules::Hook;
+use crate::base::clock::since_boot;
+use crate::host::netlink::{Attributes, Messages, Socket, attributes, messages};
+
+/// So many bytes of a packet are shown to us: an IPv6 header with extensions and a TCP header.
+const SHOWN: u32 = 128;
+/// The kernel holds at most so many packets for us, then lets them pass (NFQA_CFG_F_FAIL_OPEN).
+const MOST_PACKETS: u32 = 65_536;
+/// We hold at most so many bytes, then the oldest packet goes early: the memory is the kernel's.
+const MOST_BYTES: u64 = 256 << 20;
+/// Packets heard of in one system call, and bytes for each: attributes and what is shown of it.
+const BATCH: usize = 64;
+const SLOT: usize = 768;
+/// How many hold times are remembered for the proof that packets are held as asked.
+const REMEMBERED: usize = 1024;
+
+/// Why packets cannot be queued.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Somebody else has that number.
+    #[error("packet queue {0} is in use by another program, or CAP_NET_ADMIN is missing")]
+    Taken(u16),
+    /// Anything else.
+    #[error("packet queue, {0}: {1}")]
+    Refused(&'static str, io::Error),
+}
+
+/// A packet that waits for our word.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<'a> {
+    /// Where it was met.
+    pub hook: Hook,
+    /// Whether it came over loopback.
+    pub loopback: bool,
+    /// Its first bytes, from the IP header on.
+    pub shown: &'a [u8],
+}
+
+/// Says of a packet that came now when it is due; `None` lets it pass at once. Times are since boot.
+pub type Judge = Box<dyn FnMut(&Packet<'_>, Duration) -> Option<Duration> + Send>;
+
+/// What the queue has done, for whoever wants proof.
+#[derive(Debug, Default)]
+pub struct Tally {
+    held: AtomicU64,
+    recent: Mutex<VecDeque<Duration>>,
+}
+
+impl Tally {
+    /// How many packets were held and given back.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The median of the last hold times; `None` when nothing was held yet.
+    #[must_use]
+    pub fn median(&self) -> Option<Duration> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times: Vec<Duration> = recent.iter().copied().collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied()
+    }
+
+    /// Takes down how long some were held.
+    pub fn add(&self, times: impl IntoIterator<Item = Duration>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        for time in times {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            if recent.len() == REMEMBERED {
+                recent.pop_front();
+            }
+            recent.push_back(time);
+        }
+    }
+}
+
+/// A queue number that is ours.
+#[derive(Debug)]
+pub struct Queue {
+    socket: Socket,
+    number: u16,
+}
+
+impl Queue {
+    /// Takes a queue number, in the network namespace of this thread. Until a rule sends packets to it,
+    /// this touches no traffic.
+    ///
+    /// # Errors
+    /// When it is taken, or the kernel has no packet queues.
+    pub fn bind(number: u16) -> Result<Self, QueueError> {
+        let refused = |doing| move |why: io::Error| QueueError::Refused(doing, why);
+        let socket = Socket::open(libc::NETLINK_NETFILTER).map_err(refused("opening its socket"))?;
+        let queue = Self { socket, number };
+        // struct nfqnl_msg_config_cmd: a command, a byte of padding, a protocol family.
+        let bind = Attributes::new().bytes(libc::NFQA_CFG_CMD, &[libc::NFQNL_CFG_CMD_BIND as u8, 0, 0, 0]);
+        queue.configure(&bind).map_err(|why| match why.raw_os_error() {
+            Some(libc::EPERM | libc::EBUSY) => QueueError::Taken(number),
+            _ => QueueError::Refused("taking its number (CONFIG_NETFILTER_NETLINK_QUEUE is needed)", why),
+        })?;
+        // struct nfqnl_msg_config_params, packed: how much, and that it is packets. With NFQA_CFG_F_GSO the
+        // kernel does not cut large segments up and does not finish their checksums: bulk stays bulk.
+        let copy = [&SHOWN.to_be_bytes()[..], &[libc::NFQNL_COPY_PACKET as u8]].concat();
+        let flags = (libc::NFQA_CFG_F_GSO | libc::NFQA_CFG_F_FAIL_OPEN) as u32;
+        let how = Attributes::new()
+            .bytes(libc::NFQA_CFG_PARAMS, &copy)
+            .be32(libc::NFQA_CFG_QUEUE_MAXLEN, MOST_PACKETS)
+            .be32(libc::NFQA_CFG_MASK, flags)
+            .be32(libc::NFQA_CFG_FLAGS, flags);
+        queue.configure(&how).map_err(refused("setting it up"))?;
+        queue.socket.buffer(32 << 20);
+        queue.socket.prefer(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1);
+        Ok(queue)
+    }
+
+    fn configure(&self, attributes: &Attributes) -> io::Result<()> {
+        let mut asked = Messages::new();
+        let (kind, header) = self.message(libc::NFQNL_MSG_CONFIG);
+        asked.push(kind, libc::NLM_F_ACK, &header, attributes);
+        self.socket.ask(&asked)
+    }
+
+    /// A message's kind and its struct nfgenmsg: the queue's number is res_id.
+    fn message(&self, what: i32) -> (i32, [u8; 4]) {
+        let [high, low] = self.number.to_be_bytes();
+        (libc::NFNL_SUBSYS_QUEUE << 8 | what, [libc::AF_UNSPEC as u8, libc::NFNETLINK_V0 as u8, high, low])
+    }
+
+    /// Begins to hold what comes, as `judge` says. With `in_turn` the judge promises that packets fall due
+    /// in the order in which they came, which lets many go with one word.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn serve(self, judge: Judge, in_turn: bool) -> Result<Holding, QueueError> {
+        let refused = |doing| move |why: io::Error| QueueError::Refused(doing, why);
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|why| QueueError::Refused("making an eventfd", why.into()))?;
+        let wake = Arc::new(wake);
+        let tally = Arc::new(Tally::default());
+        let (orders, received) = channel();
+        let holder = Holder {
+            queue: self,
+            judge,
+            in_turn,
+            due: BinaryHeap::new(),
+            bytes: 0,
+            arrivals: 0,
+            passing: false,
+            tally: Arc::clone(&tally),
+        };
+        let thread = {
+            let wake = Arc::clone(&wake);
+            std::thread::Builder::new()
+                .name("packets".to_owned())
+                .spawn(move || serve(holder, &received, &wake))
+                .map_err(refused("starting its thread"))?
+        };
+        Ok(Holding { orders, wake, tally, thread: Some(thread) })
+    }
+}
+
+enum Order {
+    Pass(Sender<()>),
+    End,
+}
+
+/// Packets being held. Dropping it gives all back and closes the queue.
+#[derive(Debug)]
+pub struct Holding {
+    orders: Sender<Order>,
+    wake: Arc<EventFd>,
+    tally: Arc<Tally>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Holding {
+    /// What was done until now.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Gives back all that is held, in order, and from now on everything as it comes. Returns when the
+    /// queue is empty.
+    pub fn let_pass(&self) {
+        let (done, heard) = channel();
+        self.order(Order::Pass(done));
+        let _ = heard.recv_timeout(Duration::from_secs(5));
+    }
+
+    fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.let_pass();
+        self.order(Order::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One packet held: due first, and of those due together the one that came first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    due: Duration,
+    arrival: u64,
+    id: u32,
+    bytes: u32,
+    came: Duration,
+}
+
+struct Holder {
+    queue: Queue,
+    judge: Judge,
+    in_turn: bool,
+    due: BinaryHeap<Reverse<Waiting>>,
+    bytes: u64,
+    arrivals: u64,
+    passing: bool,
+    tally: Arc<Tally>,
+}
+
+fn serve(mut holder: Holder, orders: &Receiver<Order>, wake: &EventFd) {
+    prompt();
+    let mut batch = Batch::new();
+    loop {
+        let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
+        let heard = {
+            let mut watched = [
+                PollFd::new(holder.queue.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+            ];
+            let _ = ppoll(&mut watched, until.map(TimeSpec::from_duration), None);
+            watched[0].any().unwrap_or(true)
+        };
+        if heard {
+            holder.take(&mut batch);
+        }
+        holder.give_back(since_boot());
+        let _ = wake.read();
+        for order in orders.try_iter() {
+            match order {
+                Order::Pass(done) => {
+                    holder.passing = true;
+                    holder.give_back(Duration::MAX);
+                    while holder.take(&mut batch) > 0 {}
+                    let _ = done.send(());
+                }
+                Order::End => return,
+            }
+        }
+    }
+}
+
+/// Wakes to the microsecond, and before the host's ordinary work, as far as we may: a packet that is due
+/// and waits for us is delayed by more than was asked.
+fn prompt() {
+    let _ = nix::sys::prctl::set_timerslack(1);
+    // SAFETY: setpriority(2) takes integers; 0 is the calling thread.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+}
+
+impl Holder {
+    /// Hears of the packets that came, once; how many there were.
+    fn take(&mut self, batch: &mut Batch) -> usize {
+        let datagrams = batch.receive(&self.queue.socket);
+        let now = since_boot();
+        let mut pass = Vec::new();
+        for datagram in datagrams {
+            for message in messages(batch.datagram(datagram)) {
+                let Some(arrived) = arrived(message.kind, message.body) else { continue };
+                let due = if self.passing { None } else { (self.judge)(&arrived.packet, now) };
+                let Some(due) = due.filter(|due| *due > now) else {
+                    pass.push(arrived.id);
+                    continue;
+                };
+                self.arrivals += 1;
+                self.bytes += u64::from(arrived.bytes);
+                self.due.push(Reverse(Waiting {
+                    due,
+                    arrival: self.arrivals,
+                    id: arrived.id,
+                    bytes: arrived.bytes,
+                    came: now,
+                }));
+            }
+        }
+        self.accept(libc::NFQNL_MSG_VERDICT, &pass);
+        batch.received
+    }
+
+    /// Gives back what is due by then, and what is too much to hold.
+    fn give_back(&mut self, by: Duration) {
+        let (mut ids, mut times, now) = (Vec::new(), Vec::new(), since_boot());
+        while let Some(Reverse(next)) = self.due.peek() {
+            if next.due > by && self.bytes <= MOST_BYTES {
+                break;
+            }
+            let Some(Reverse(next)) = self.due.pop() else { break };
+            self.bytes -= u64::from(next.bytes);
+            ids.push(next.id);
+            times.push(now.saturating_sub(next.came));
+        }
+        match ids.as_slice() {
+            [] => return,
+            // The kernel numbers packets as they come: this gives back all up to the last one due.
+            [.., last] if self.in_turn => self.accept(libc::NFQNL_MSG_VERDICT_BATCH, &[*last]),
+            ids => self.accept(libc::NFQNL_MSG_VERDICT, ids),
+        }
+        self.tally.add(times);
+    }
+
+    fn accept(&self, what: i32, ids: &[u32]) {
+        for some in ids.chunks(256) {
+            let mut verdicts = Messages::new();
+            for id in some {
+                // struct nfqnl_msg_verdict_hdr
+                let verdict = [(libc::NF_ACCEPT as u32).to_be_bytes(), id.to_be_bytes()].concat();
+                let (kind, header) = self.queue.message(what);
+                let attributes = Attributes::new().bytes(libc::NFQA_VERDICT_HDR, &verdict);
+                verdicts.push(kind, 0, &header, &attributes);
+            }
+            // A packet that is gone meanwhile (its hook was removed) is an error nobody can mend.
+            let _ = self.queue.socket.send(verdicts.bytes());
+        }
+    }
+}
+
+struct Arrived<'a> {
+    id: u32,
+    bytes: u32,
+    packet: Packet<'a>,
+}
+
+/// The packet of a message, if it is one.
+fn arrived(kind: i32, body: &[u8]) -> Option<Arrived<'_>> {
+    if kind != libc::NFNL_SUBSYS_QUEUE << 8 | libc::NFQNL_MSG_PACKET {
+        return None;
+    }
+    let word = |value: &[u8]| value.get(..4)?.try_into().ok().map(u32::from_be_bytes);
+    let (mut id, mut hook, mut loopback, mut shown, mut whole) = (None, Hook::Input, false, &body[..0], None);
+    for (kind, value) in attributes(body.get(4..)?) {
+        match kind {
+            // struct nfqnl_msg_packet_hdr, packed: id, protocol, hook.
+            libc::NFQA_PACKET_HDR => {
+                id = word(value);
+                hook = match value.get(6).copied().map(i32::from) {
+                    Some(libc::NF_INET_FORWARD) => Hook::Forward,
+                    Some(libc::NF_INET_LOCAL_OUT) => Hook::Output,
+                    _ => Hook::Input,
+                };
+            }
+            libc::NFQA_IFINDEX_INDEV => loopback = word(value) == Some(super::rules::LOOPBACK),
+            libc::NFQA_PAYLOAD => shown = value,
+            // The length before it was cut to what is shown.
+            libc::NFQA_CAP_LEN => whole = word(value),
+            _ => {}
+        }
+    }
+    let bytes = whole.unwrap_or(shown.len() as u32);
+    Some(Arrived { id: id?, bytes, packet: Packet { hook, loopback, shown } })
+}
+
+/// Room for many datagrams in one system call.
+struct Batch {
+    bytes: Vec<u8>,
+    lengths: [usize; BATCH],
+    received: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { bytes: vec![0; BATCH * SLOT], lengths: [0; BATCH], received: 0 }
+    }
+
+    fn datagram(&self, n: usize) -> &[u8] {
+        &self.bytes[n * SLOT..n * SLOT + self.lengths[n].min(SLOT)]
+    }
+
+    /// Receives what is there, without waiting.
+    fn receive(&mut self, socket: &Socket) -> std::ops::Range<usize> {
+        let mut vectors: [libc::iovec; BATCH] = std::array::from_fn(|n| libc::iovec {
+            iov_base: self.bytes[n * SLOT..].as_mut_ptr().cast(),
+            iov_len: SLOT,
+        });
+        // SAFETY: zeros are a valid mmsghdr. Each vector points to its own slot of `bytes`, which outlives
+        // the call and is not otherwise used during it; the kernel fills at most SLOT bytes of each.
+        let received = unsafe {
+            let mut headers: [libc::mmsghdr; BATCH] = std::mem::zeroed();
+            for (header, vector) in headers.iter_mut().zip(&mut vectors) {
+                header.msg_hdr.msg_iov = vector;
+                header.msg_hdr.msg_iovlen = 1;
+            }
+            let fd = socket.as_fd().as_raw_fd();
+            let received = libc::recvmmsg(
+                fd,
+                headers.as_mut_ptr(),
+                BATCH as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            );
+            for (length, header) in self.lengths.iter_mut().zip(&headers) {
+                *length = header.msg_len as usize;
+            }
+            received
+        };
+        self.received = usize::try_from(received).unwrap_or(0);
+        0..self.received
+    }
+}

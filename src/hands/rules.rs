@@ -1,0 +1,496 @@
+//! nf_tables: a rule table that dies with the socket that made it, on a lease besides.
+//!
+//! The table has NFT_TABLE_F_OWNER (Linux 5.12): nobody else can change or delete it, and the kernel
+//! deletes it when its socket closes, whatever closes it. Its rules are gated by a set element with a
+//! timeout: the lease, which ends the harm also when we are alive but hang. Every message and attribute
+//! is from include/uapi/linux/netfilter/nf_tables.h and nf_tables_compat.h.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::netlink::{Attributes, Messages, Socket, messages};
+use crate::host::socket::Protocol;
+use crate::host::target::Endpoint;
+
+/// How long the rules stand without renewal.
+pub const LEASE: Duration = Duration::from_secs(1);
+
+/// Why a table cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// Not ours to do.
+    #[error(
+        "nf_tables needs CAP_NET_ADMIN in this network namespace: run as root, or in a namespace of your own"
+    )]
+    Rights,
+    /// The kernel lacks it.
+    #[error("this kernel cannot {0}")]
+    Lacks(&'static str),
+    /// Anything else.
+    #[error("nf_tables, {0}: {1}")]
+    Refused(&'static str, io::Error),
+}
+
+impl RulesError {
+    fn of(doing: &'static str, lacks: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |why| match why.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Rights,
+            Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
+                Self::Lacks(lacks)
+            }
+            _ => Self::Refused(doing, why),
+        }
+    }
+}
+
+/// Where in the kernel packets are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// Packets for this host, those over loopback included.
+    Input,
+    /// Packets that pass through.
+    Forward,
+    /// Packets of this host.
+    Output,
+}
+
+impl Hook {
+    fn number(self) -> u32 {
+        (match self {
+            Self::Input => libc::NF_INET_LOCAL_IN,
+            Self::Forward => libc::NF_INET_FORWARD,
+            Self::Output => libc::NF_INET_LOCAL_OUT,
+        }) as u32
+    }
+
+    fn chain(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+        }
+    }
+
+    /// Addresses are matched as the programs on this host know them: on the way in after the source was
+    /// translated back (NF_IP_PRI_NAT_SRC, 100), on the way out before the destination is translated
+    /// (NF_IP_PRI_NAT_DST, -100).
+    fn priority(self) -> i32 {
+        match self {
+            Self::Input | Self::Forward => 150,
+            Self::Output => -150,
+        }
+    }
+}
+
+/// The traffic one rule takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    /// Where it is met.
+    pub hook: Hook,
+    /// By what it is carried.
+    pub protocol: Protocol,
+    /// Only over loopback, which is how two ends on one host speak whatever their addresses; or only not
+    /// over it; or either.
+    pub loopback: Option<bool>,
+    /// Whence.
+    pub from: Endpoint,
+    /// Whither.
+    pub to: Endpoint,
+}
+
+/// How a rule hands packets to a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueBy {
+    /// The expression `queue` (CONFIG_NFT_QUEUE).
+    Expression,
+    /// The target NFQUEUE of iptables (CONFIG_NFT_COMPAT, CONFIG_NETFILTER_XT_TARGET_NFQUEUE).
+    Target,
+}
+
+/// A table of ours, with its lease.
+#[derive(Debug)]
+pub struct Table {
+    socket: Socket,
+    name: String,
+}
+
+impl Table {
+    /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
+    /// unhindered when nobody serves it (`bypass`).
+    ///
+    /// # Errors
+    /// When we may not, or the kernel cannot.
+    pub fn queueing(name: &str, queue: u16, by: QueueBy, traffic: &[Traffic]) -> Result<Self, RulesError> {
+        let table = Self { socket: socket()?, name: name.to_owned() };
+        let mut batch = Batch::begin();
+        batch.table(name);
+        batch.set(name);
+        let mut hooks: Vec<Hook> = traffic.iter().map(|traffic| traffic.hook).collect();
+        hooks.sort_unstable();
+        hooks.dedup();
+        for hook in hooks {
+            batch.chain(name, hook.chain(), Some(hook));
+            batch.rule(name, hook.chain(), &unleased());
+        }
+        for traffic in traffic {
+            let mut rule = matching(traffic);
+            rule.push(to_queue(queue, by));
+            batch.rule(name, traffic.hook.chain(), &rule);
+        }
+        batch.lease(name, libc::NFT_MSG_NEWSETELEM);
+        batch.commit(&table.socket).map_err(RulesError::of(
+            "making the table",
+            "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
+        ))?;
+        Ok(table)
+    }
+
+    /// Lets the rules stand for another [`LEASE`] from now. The element is deleted and added in one
+    /// transaction, so there is no gap; adding it again alone does not move its end on Linux 6.1.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the lease then runs out.
+    pub fn renew(&self) -> io::Result<()> {
+        let mut batch = Batch::begin();
+        batch.lease(&self.name, libc::NFT_MSG_DELSETELEM);
+        batch.lease(&self.name, libc::NFT_MSG_NEWSETELEM);
+        let renewed = batch.commit(&self.socket);
+        if renewed.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ENOENT)) {
+            // It had run out: the kernel has swept it away.
+            let mut batch = Batch::begin();
+            batch.lease(&self.name, libc::NFT_MSG_NEWSETELEM);
+            return batch.commit(&self.socket);
+        }
+        renewed
+    }
+
+    /// Takes all rules away, and leaves the hooks: the kernel drops every queued packet of a namespace when
+    /// a hook goes (nf_queue_nf_hook_drop, net/netfilter/nf_queue.c), so they must be given back before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn clear(&self) -> io::Result<()> {
+        let mut batch = Batch::begin();
+        batch.push(libc::NFT_MSG_DELRULE, 0, &Attributes::new().text(NFTA_RULE_TABLE, &self.name));
+        batch.commit(&self.socket)
+    }
+}
+
+/// Finds out how this kernel hands packets to a queue, by a table that is made and deleted within one
+/// transaction and is never seen.
+///
+/// # Errors
+/// When it cannot, or we may not.
+pub fn probe() -> Result<QueueBy, RulesError> {
+    const NAME: &str = "brownout_probe";
+    let lacks = "hand packets to a queue from a rule table (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT with \
+                 CONFIG_NETFILTER_XT_TARGET_NFQUEUE, is needed)";
+    let mut last = RulesError::Lacks(lacks);
+    for by in [QueueBy::Expression, QueueBy::Target] {
+        let mut batch = Batch::begin();
+        batch.table(NAME);
+        batch.chain(NAME, "probe", None);
+        batch.rule(NAME, "probe", &[to_queue(0, by)]);
+        batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, NAME));
+        match batch.commit(&socket()?).map_err(RulesError::of("looking what it can", lacks)) {
+            Ok(()) => return Ok(by),
+            Err(RulesError::Rights) => return Err(RulesError::Rights),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
+}
+
+/// Whether a table of that name stands in the network namespace of this thread.
+///
+/// # Errors
+/// When we may not look.
+pub fn stands(name: &str) -> Result<bool, RulesError> {
+    let mut asked = Messages::new();
+    let (kind, header) = message(libc::NFT_MSG_GETTABLE);
+    asked.push(kind, 0, &header, &Attributes::new().text(NFTA_TABLE_NAME, name));
+    let socket = socket()?;
+    let look = || -> io::Result<bool> {
+        socket.send(asked.bytes())?;
+        let mut buffer = vec![0; 8 << 10];
+        match messages(socket.receive(&mut buffer)?).next().and_then(|answer| answer.error()) {
+            None | Some(0) => Ok(true),
+            Some(libc::ENOENT) => Ok(false),
+            Some(why) => Err(io::Error::from_raw_os_error(why)),
+        }
+    };
+    look().map_err(RulesError::of("looking for a table", "list tables"))
+}
+
+fn socket() -> Result<Socket, RulesError> {
+    let socket = Socket::open(libc::NETLINK_NETFILTER)
+        .map_err(RulesError::of("opening its socket", "do nf_tables (CONFIG_NF_TABLES is needed)"))?;
+    socket.buffer(1 << 20); // Every message of a transaction is acknowledged at once.
+    Ok(socket)
+}
+
+/// A message's kind and its struct nfgenmsg, for the family inet: both IP versions.
+fn message(what: i32) -> (i32, [u8; 4]) {
+    (libc::NFNL_SUBSYS_NFTABLES << 8 | what, [libc::NFPROTO_INET as u8, libc::NFNETLINK_V0 as u8, 0, 0])
+}
+
+/// One atomic transaction.
+struct Batch(Messages);
+
+impl Batch {
+    fn begin() -> Self {
+        let mut batch = Self(Messages::new());
+        batch.edge(libc::NFNL_MSG_BATCH_BEGIN);
+        batch
+    }
+
+    /// The begin or the end of a transaction names its subsystem in res_id.
+    fn edge(&mut self, kind: i32) {
+        let [high, low] = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
+        self.0.push(kind, 0, &[libc::AF_UNSPEC as u8, 0, high, low], &Attributes::new());
+    }
+
+    fn push(&mut self, what: i32, flags: i32, attributes: &Attributes) {
+        let (kind, header) = message(what);
+        self.0.push(kind, flags | libc::NLM_F_ACK, &header, attributes);
+    }
+
+    fn commit(mut self, socket: &Socket) -> io::Result<()> {
+        self.edge(libc::NFNL_MSG_BATCH_END);
+        socket.ask(&self.0)
+    }
+
+    fn table(&mut self, name: &str) {
+        let attributes =
+            Attributes::new().text(NFTA_TABLE_NAME, name).be32(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
+        self.push(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &attributes);
+    }
+
+    fn set(&mut self, table: &str) {
+        let attributes = Attributes::new()
+            .text(NFTA_SET_TABLE, table)
+            .text(NFTA_SET_NAME, SET)
+            .be32(NFTA_SET_FLAGS, libc::NFT_SET_TIMEOUT as u32)
+            .be32(NFTA_SET_KEY_TYPE, TYPE_MARK)
+            .be32(NFTA_SET_KEY_LEN, KEY.len() as u32)
+            .be32(NFTA_SET_ID, 1);
+        self.push(libc::NFT_MSG_NEWSET, libc::NLM_F_CREATE, &attributes);
+    }
+
+    /// Adds or deletes the element that is the lease.
+    fn lease(&mut self, table: &str, what: i32) {
+        let mut element =
+            Attributes::new().nest(NFTA_SET_ELEM_KEY, &Attributes::new().bytes(NFTA_DATA_VALUE, &KEY));
+        if what == libc::NFT_MSG_NEWSETELEM {
+            element = element.be64(NFTA_SET_ELEM_TIMEOUT, LEASE.as_millis() as u64);
+        }
+        let attributes = Attributes::new()
+            .text(NFTA_SET_ELEM_LIST_TABLE, table)
+            .text(NFTA_SET_ELEM_LIST_SET, SET)
+            .nest(NFTA_SET_ELEM_LIST_ELEMENTS, &Attributes::new().nest(NFTA_LIST_ELEM, &element));
+        let flags = if what == libc::NFT_MSG_NEWSETELEM { libc::NLM_F_CREATE } else { 0 };
+        self.push(what, flags, &attributes);
+    }
+
+    fn chain(&mut self, table: &str, name: &str, hook: Option<Hook>) {
+        let mut attributes = Attributes::new().text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, name);
+        if let Some(hook) = hook {
+            let place = Attributes::new()
+                .be32(NFTA_HOOK_HOOKNUM, hook.number())
+                .be32(NFTA_HOOK_PRIORITY, hook.priority() as u32);
+            attributes = attributes
+                .nest(NFTA_CHAIN_HOOK, &place)
+                .text(NFTA_CHAIN_TYPE, "filter")
+                .be32(NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32);
+        }
+        self.push(libc::NFT_MSG_NEWCHAIN, libc::NLM_F_CREATE, &attributes);
+    }
+
+    fn rule(&mut self, table: &str, chain: &str, expressions: &[Attributes]) {
+        let list = expressions
+            .iter()
+            .fold(Attributes::new(), |list, expression| list.nest(NFTA_LIST_ELEM, expression));
+        let attributes = Attributes::new()
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain)
+            .nest(NFTA_RULE_EXPRESSIONS, &list);
+        self.push(libc::NFT_MSG_NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND, &attributes);
+    }
+}
+
+/// The name of the set that holds the lease, and its only key.
+const SET: &str = "lease";
+const KEY: [u8; 4] = [0, 0, 0, 1];
+/// How `nft list` prints the key (TYPE_MARK, include/datatype.h of nftables); the kernel does not care.
+const TYPE_MARK: u32 = 19;
+
+/// The register all rules work in: sixteen bytes.
+const REGISTER: u32 = libc::NFT_REG_1 as u32;
+
+/// The expressions of the rule that passes everything while there is no lease.
+fn unleased() -> Vec<Attributes> {
+    let key = Attributes::new().bytes(NFTA_DATA_VALUE, &KEY);
+    let load = Attributes::new().be32(NFTA_IMMEDIATE_DREG, REGISTER).nest(NFTA_IMMEDIATE_DATA, &key);
+    let absent = Attributes::new()
+        .text(NFTA_LOOKUP_SET, SET)
+        .be32(NFTA_LOOKUP_SREG, REGISTER)
+        .be32(NFTA_LOOKUP_FLAGS, libc::NFT_LOOKUP_F_INV as u32)
+        .be32(NFTA_LOOKUP_SET_ID, 1);
+    let accept = Attributes::new().be32(NFTA_VERDICT_CODE, libc::NF_ACCEPT as u32);
+    let verdict = Attributes::new()
+        .be32(NFTA_IMMEDIATE_DREG, libc::NFT_REG_VERDICT as u32)
+        .nest(NFTA_IMMEDIATE_DATA, &Attributes::new().nest(NFTA_DATA_VERDICT, &accept));
+    vec![expression("immediate", &load), expression("lookup", &absent), expression("immediate", &verdict)]
+}
+
+fn expression(name: &str, inner: &Attributes) -> Attributes {
+    Attributes::new().text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, inner)
+}
+
+/// The expressions that let only this traffic go on.
+fn matching(traffic: &Traffic) -> Vec<Attributes> {
+    let mut rule = vec![meta(libc::NFT_META_L4PROTO), equal(&[traffic.protocol.number()])];
+    if let Some(loopback) = traffic.loopback {
+        let key = if traffic.hook == Hook::Output { libc::NFT_META_OIF } else { libc::NFT_META_IIF };
+        let operation = if loopback { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
+        rule.extend([meta(key), compare(operation, &LOOPBACK.to_ne_bytes())]);
+    }
+    for (endpoint, source) in [(&traffic.from, true), (&traffic.to, false)] {
+        if let Some(address) = endpoint.address {
+            rule.extend(address_is(address.to_canonical(), source));
+        }
+        if let Some(port) = endpoint.port {
+            // The ports are the first two words of a TCP and a UDP header alike.
+            let offset = if source { 0 } else { 2 };
+            rule.extend([payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2), equal(&port.to_be_bytes())]);
+        }
+    }
+    rule
+}
+
+/// LOOPBACK_IFINDEX, include/net/flow.h: `lo` is the first device of every namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// Offsets of the addresses in an IPv4 (RFC 791) and an IPv6 header (RFC 8200).
+fn address_is(address: IpAddr, source: bool) -> [Attributes; 4] {
+    let (version, octets) = match address {
+        IpAddr::V4(v4) => (libc::NFPROTO_IPV4, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::NFPROTO_IPV6, v6.octets().to_vec()),
+    };
+    let offset = match (address, source) {
+        (IpAddr::V4(_), true) => 12,
+        (IpAddr::V4(_), false) => 16,
+        (IpAddr::V6(_), true) => 8,
+        (IpAddr::V6(_), false) => 24,
+    };
+    [
+        meta(libc::NFT_META_NFPROTO),
+        equal(&[version as u8]),
+        payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, octets.len() as u32),
+        equal(&octets),
+    ]
+}
+
+fn meta(key: i32) -> Attributes {
+    expression("meta", &Attributes::new().be32(NFTA_META_KEY, key as u32).be32(NFTA_META_DREG, REGISTER))
+}
+
+fn payload(base: i32, offset: u32, length: u32) -> Attributes {
+    let inner = Attributes::new()
+        .be32(NFTA_PAYLOAD_DREG, REGISTER)
+        .be32(NFTA_PAYLOAD_BASE, base as u32)
+        .be32(NFTA_PAYLOAD_OFFSET, offset)
+        .be32(NFTA_PAYLOAD_LEN, length);
+    expression("payload", &inner)
+}
+
+fn equal(value: &[u8]) -> Attributes {
+    compare(libc::NFT_CMP_EQ, value)
+}
+
+fn compare(operation: i32, value: &[u8]) -> Attributes {
+    let inner = Attributes::new()
+        .be32(NFTA_CMP_SREG, REGISTER)
+        .be32(NFTA_CMP_OP, operation as u32)
+        .nest(NFTA_CMP_DATA, &Attributes::new().bytes(NFTA_DATA_VALUE, value));
+    expression("cmp", &inner)
+}
+
+fn to_queue(queue: u16, by: QueueBy) -> Attributes {
+    match by {
+        QueueBy::Expression => {
+            let inner = Attributes::new()
+                .bytes(NFTA_QUEUE_NUM, &queue.to_be_bytes())
+                .bytes(NFTA_QUEUE_TOTAL, &1_u16.to_be_bytes())
+                .bytes(NFTA_QUEUE_FLAGS, &(libc::NFT_QUEUE_FLAG_BYPASS as u16).to_be_bytes());
+            expression("queue", &inner)
+        }
+        QueueBy::Target => {
+            // struct xt_NFQ_info_v3 (include/uapi/linux/netfilter/xt_NFQUEUE.h): number, total, flags.
+            let words = [queue, 1, NFQ_FLAG_BYPASS, 0];
+            let info: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
+            let inner = Attributes::new()
+                .text(NFTA_TARGET_NAME, "NFQUEUE")
+                .be32(NFTA_TARGET_REV, 3)
+                .bytes(NFTA_TARGET_INFO, &info);
+            expression("target", &inner)
+        }
+    }
+}
+
+const NFQ_FLAG_BYPASS: u16 = 1;
+const NFT_TABLE_F_OWNER: u32 = 2;
+const NFTA_TABLE_NAME: i32 = 1;
+const NFTA_TABLE_FLAGS: i32 = 2;
+const NFTA_CHAIN_TABLE: i32 = 1;
+const NFTA_CHAIN_NAME: i32 = 3;
+const NFTA_CHAIN_HOOK: i32 = 4;
+const NFTA_CHAIN_POLICY: i32 = 5;
+const NFTA_CHAIN_TYPE: i32 = 7;
+const NFTA_HOOK_HOOKNUM: i32 = 1;
+const NFTA_HOOK_PRIORITY: i32 = 2;
+const NFTA_RULE_TABLE: i32 = 1;
+const NFTA_RULE_CHAIN: i32 = 2;
+const NFTA_RULE_EXPRESSIONS: i32 = 4;
+const NFTA_LIST_ELEM: i32 = 1;
+const NFTA_EXPR_NAME: i32 = 1;
+const NFTA_EXPR_DATA: i32 = 2;
+const NFTA_DATA_VALUE: i32 = 1;
+const NFTA_DATA_VERDICT: i32 = 2;
+const NFTA_VERDICT_CODE: i32 = 1;
+const NFTA_IMMEDIATE_DREG: i32 = 1;
+const NFTA_IMMEDIATE_DATA: i32 = 2;
+const NFTA_META_DREG: i32 = 1;
+const NFTA_META_KEY: i32 = 2;
+const NFTA_CMP_SREG: i32 = 1;
+const NFTA_CMP_OP: i32 = 2;
+const NFTA_CMP_DATA: i32 = 3;
+const NFTA_PAYLOAD_DREG: i32 = 1;
+const NFTA_PAYLOAD_BASE: i32 = 2;
+const NFTA_PAYLOAD_OFFSET: i32 = 3;
+const NFTA_PAYLOAD_LEN: i32 = 4;
+const NFTA_LOOKUP_SET: i32 = 1;
+const NFTA_LOOKUP_SREG: i32 = 2;
+const NFTA_LOOKUP_SET_ID: i32 = 4;
+const NFTA_LOOKUP_FLAGS: i32 = 5;
+const NFTA_SET_TABLE: i32 = 1;
+const NFTA_SET_NAME: i32 = 2;
+const NFTA_SET_FLAGS: i32 = 3;
+const NFTA_SET_KEY_TYPE: i32 = 4;
+const NFTA_SET_KEY_LEN: i32 = 5;
+const NFTA_SET_ID: i32 = 10;
+const NFTA_SET_ELEM_KEY: i32 = 1;
+const NFTA_SET_ELEM_TIMEOUT: i32 = 4;
+const NFTA_SET_ELEM_LIST_TABLE: i32 = 1;
+const NFTA_SET_ELEM_LIST_SET: i32 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: i32 = 3;
+const NFTA_QUEUE_NUM: i32 = 1;
+const NFTA_QUEUE_TOTAL: i32 = 2;
+const NFTA_QUEUE_FLAGS: i32 = 3;
+const NFTA_TARGET_NAME: i32 = 1;
+const NFTA_TARGET_REV: i32 = 2;
+const NFTA_TARGET_INFO: i32 = 3;

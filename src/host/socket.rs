@@ -1,0 +1,272 @@
+//! Sockets of this host: who listens where, and whose a connection is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+use super::netlink::{Attributes, Messages, Socket, messages};
+use super::target::Endpoint;
+
+/// The transport protocols that faults know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// Its number in an IP header.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => libc::IPPROTO_TCP as u8,
+            Self::Udp => libc::IPPROTO_UDP as u8,
+        }
+    }
+}
+
+/// A network namespace: the inode of its file, which no other has while it exists (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace(pub u64);
+
+impl Namespace {
+    /// The one this thread is in.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn ours() -> io::Result<Self> {
+        fs::metadata("/proc/thread-self/ns/net").map(|file| Self(file.ino()))
+    }
+
+    /// The one a process is in.
+    ///
+    /// # Errors
+    /// When it is gone or somebody else's.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        fs::metadata(format!("/proc/{pid}/ns/net")).map(|file| Self(file.ino()))
+    }
+}
+
+/// A socket that waits for others: a listening TCP socket, or a UDP socket that is connected to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Where it waits.
+    pub at: SocketAddr,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// All that listen in the network namespace of this thread.
+#[must_use]
+pub fn listeners() -> Vec<Listener> {
+    tables("/proc/thread-self/net")
+}
+
+/// The endpoints on which these processes listen, in their own network namespace.
+#[must_use]
+pub fn listening(pids: &[i32]) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for pid in pids {
+        let theirs = inodes(*pid);
+        for listener in tables(&format!("/proc/{pid}/net")).iter().filter(|l| theirs.contains(&l.inode)) {
+            let ip = listener.at.ip().to_canonical();
+            let address = (!ip.is_unspecified()).then_some(ip);
+            let endpoint = Endpoint { address, port: Some(listener.at.port()) };
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
+            }
+        }
+    }
+    endpoints
+}
+
+fn tables(folder: &str) -> Vec<Listener> {
+    // The states of include/net/tcp_states.h: 0A is LISTEN; an unconnected UDP socket is in 07, CLOSE.
+    [
+        ("tcp", Protocol::Tcp, "0A"),
+        ("tcp6", Protocol::Tcp, "0A"),
+        ("udp", Protocol::Udp, "07"),
+        ("udp6", Protocol::Udp, "07"),
+    ]
+    .into_iter()
+    .flat_map(|(name, protocol, state)| {
+        let text = fs::read_to_string(format!("{folder}/{name}")).unwrap_or_default();
+        text.lines().skip(1).filter_map(|line| waiting(line, protocol, state)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// One line of /proc/net/tcp and its like (proc_net(5)), if its socket is in the state.
+fn waiting(line: &str, protocol: Protocol, state: &str) -> Option<Listener> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    if *columns.get(3)? != state {
+        return None;
+    }
+    let (address, port) = columns.get(1)?.split_once(':')?;
+    let at = SocketAddr::new(ip(address)?, u16::from_str_radix(port, 16).ok()?);
+    Some(Listener { protocol, at, inode: columns.get(9)?.parse().ok()? })
+}
+
+/// An address as the kernel prints it: words of 32 bits, each in the host's byte order.
+fn ip(hex: &str) -> Option<IpAddr> {
+    if !hex.is_ascii() {
+        return None;
+    }
+    let words: Option<Vec<[u8; 4]>> = (0..hex.len() / 8)
+        .map(|n| u32::from_str_radix(&hex[n * 8..n * 8 + 8], 16).ok().map(u32::to_ne_bytes))
+        .collect();
+    match words?.as_slice() {
+        [v4] => Some(Ipv4Addr::from(*v4).into()),
+        [a, b, c, d] => {
+            let bytes: [u8; 16] = [*a, *b, *c, *d].concat().try_into().ok()?;
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+/// The inodes of all sockets a process holds. Empty when it is gone or somebody else's.
+#[must_use]
+pub fn inodes(pid: i32) -> BTreeSet<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeSet::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect()
+}
+
+/// Asks the kernel whose a connection is (sock_diag(7)).
+#[derive(Debug)]
+pub struct Owners(Socket);
+
+impl Owners {
+    /// Opens the way to ask, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// When the kernel has no sock_diag.
+    pub fn open() -> io::Result<Self> {
+        Socket::open(libc::NETLINK_SOCK_DIAG).map(Self)
+    }
+
+    /// The inode of the socket with this local and this remote end; `None` when there is none.
+    #[must_use]
+    pub fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+        self.exact(protocol, local, remote)
+            .or_else(|| {
+                // An exact look for UDP reads source and destination the other way round on some kernels
+                // (udp_dump_one, net/ipv4/udp_diag.c): asked both ways, it tells which socket it found.
+                (protocol == Protocol::Udp).then(|| self.exact(protocol, remote, local))?
+            })
+            .filter(|found| found.port == local.port())
+            .map(|found| found.inode)
+    }
+
+    fn exact(&self, protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Option<Found> {
+        // struct inet_diag_req_v2 with a struct inet_diag_sockid (include/uapi/linux/inet_diag.h).
+        let family = if source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut request = vec![family as u8, protocol.number(), 0, 0];
+        request.extend(u32::MAX.to_ne_bytes()); // any state
+        request.extend(source.port().to_be_bytes());
+        request.extend(destination.port().to_be_bytes());
+        request.extend(sixteen(source.ip()));
+        request.extend(sixteen(destination.ip()));
+        request.extend([0; 4]); // any interface
+        request.extend([0xff; 8]); // no cookie
+        let mut asked = Messages::new();
+        asked.push(SOCK_DIAG_BY_FAMILY, 0, &request, &Attributes::new());
+        self.0.send(asked.bytes()).ok()?;
+        let mut buffer = [0; 4096];
+        let answer = self.0.receive(&mut buffer).ok()?;
+        let found = messages(answer).find(|message| message.kind == SOCK_DIAG_BY_FAMILY)?;
+        // struct inet_diag_msg: the ports follow four bytes; the inode is its last word, at 68.
+        let port = u16::from_be_bytes(found.body.get(4..6)?.try_into().ok()?);
+        let inode = u32::from_ne_bytes(found.body.get(68..72)?.try_into().ok()?);
+        Some(Found { port, inode: u64::from(inode) })
+    }
+}
+
+struct Found {
+    port: u16,
+    inode: u64,
+}
+
+/// include/uapi/linux/sock_diag.h
+const SOCK_DIAG_BY_FAMILY: i32 = 20;
+
+fn sixteen(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&v4.octets());
+            bytes
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    fn us() -> i32 {
+        std::process::id() as i32
+    }
+
+    #[test]
+    fn a_process_is_found_where_it_listens() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(!listening(&[us()]).contains(&Endpoint::from(tcp)), "it was closed");
+        let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::]:0").unwrap());
+        let found = listening(&[us()]);
+        let port = Some(udp.local_addr().unwrap().port());
+        assert!(found.contains(&Endpoint::from(tcp.local_addr().unwrap())), "{found:?}");
+        assert!(found.contains(&Endpoint { address: None, port }), "{found:?}");
+        assert_eq!(listening(&[i32::MAX]), []);
+    }
+
+    #[test]
+    fn a_connection_belongs_to_the_process_that_made_it() {
+        let owners = Owners::open().unwrap();
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let server = TcpListener::bind(bind).unwrap();
+            let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            let (near, far) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+            let inode = owners.inode(Protocol::Tcp, near, far).unwrap();
+            assert!(inodes(us()).contains(&inode));
+            assert_ne!(owners.inode(Protocol::Tcp, far, near), Some(inode), "that is the other end");
+            drop(client);
+            assert!(!inodes(us()).contains(&inode));
+
+            let (server, client) = (UdpSocket::bind(bind).unwrap(), UdpSocket::bind(bind).unwrap());
+            let (near, far) = (client.local_addr().unwrap(), server.local_addr().unwrap());
+            let inode = owners.inode(Protocol::Udp, near, far).unwrap();
+            assert!(inodes(us()).contains(&inode));
+            assert_ne!(owners.inode(Protocol::Udp, far, near), Some(inode));
+        }
+    }
+
+    #[test]
+    fn lines_that_are_no_listener_are_passed_over() {
+        let line = "  0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
+        let found = waiting(line, Protocol::Tcp, "0A").unwrap();
+        assert_eq!((found.at, found.inode), ("127.0.0.1:6379".parse().unwrap(), 4711));
+        for torn in ["", "0: 0100007F:18EB", "0: XX:18EB x 0A a b c d e 1", &line.replace("0A", "01")] {
+            assert_eq!(waiting(torn, Protocol::Tcp, "0A"), None, "{torn}");
+        }
+    }
+}
