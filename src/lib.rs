@@ -21,4 +21,6 @@ pub mod experiment;
 
 pub mod engine;
 
+pub mod report;
+
 pub mod cli;
