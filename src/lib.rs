@@ -22,4 +22,6 @@ pub mod experiment;
 
 pub mod engine;
 
+pub mod report;
+
 pub mod cli;

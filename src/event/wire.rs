@@ -4,6 +4,7 @@
 pub(super) mod endless {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     pub(in crate::event) fn serialize<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
         number.is_finite().then_some(*number).serialize(to)
     }
@@ -23,6 +24,7 @@ pub(super) mod phases {
 
     #[derive(Default, Serialize, Deserialize)]
     #[serde(default)]
+    #[expect(clippy::struct_field_names, reason = "the names are written, and say their unit")]
     struct Parts {
         #[serde(skip_serializing_if = "Option::is_none")]
         lookup_ms: Option<f64>,
