@@ -54,7 +54,8 @@ pub(super) fn load(draft: Draft, surroundings: &mut Surroundings) -> Result<Chec
         Err(Refused { mistakes, sources }) => {
             let _ = write!(errors, "{}", mistakes.render(&sources, colour));
             let (count, _) = mistakes.counts();
-            let _ = writeln!(errors, "{count} mistake{}; nothing was touched", if count == 1 { "" } else { "s" });
+            let _ =
+                writeln!(errors, "{count} mistake{}; nothing was touched", if count == 1 { "" } else { "s" });
             Err(Exit::Usage)
         }
     }
@@ -116,10 +117,11 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         Ok(armed) => armed,
         Err(refusals) => return refused(&refusals),
     };
-    let folder = match RunFolder::create(&how.runs, clock.started(), &experiment.title, &asked.run.to_string()) {
-        Ok(folder) => folder,
-        Err(why) => return refused(&[why.to_string()]),
-    };
+    let folder =
+        match RunFolder::create(&how.runs, clock.started(), &experiment.title, &asked.run.to_string()) {
+            Ok(folder) => folder,
+            Err(why) => return refused(&[why.to_string()]),
+        };
     if !experiment.services.is_empty()
         && let Err(why) = make_services_dir(&services_dir(asked.run))
     {
@@ -135,7 +137,8 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         seed: dice.seed(),
         user: user::ourselves(),
         sudo_user: user::sudo_user(),
-        host: nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned()),
+        host: nix::unistd::gethostname()
+            .map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     tell(What::Planned { plan: told });
@@ -159,7 +162,8 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
             Exit::of(report.judgement.exit)
         }
         Ok((faces, Err(why))) => {
-            faces.discard(&folder);
+            drop(faces);
+            let _ = std::fs::remove_dir_all(folder.path());
             refused(&[why.to_string()])
         }
         Err(why) => {

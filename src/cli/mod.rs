@@ -1,18 +1,19 @@
 //! Floor 7: the doors: arguments in, exit code out; one file per command.
 
+mod check;
 mod completions;
-<<<<<<< HEAD
 mod control;
-=======
 mod doctor;
->>>>>>> service
 mod explain;
+mod faces;
+mod inject;
+mod launch;
+mod plan;
 mod recover;
-<<<<<<< HEAD
-mod signals;
-=======
+mod run;
+mod schema;
 mod shop;
->>>>>>> service
+mod signals;
 mod watchdog;
 
 use clap::{Parser, Subcommand};
@@ -22,8 +23,12 @@ use clap::{Parser, Subcommand};
 pub enum Exit {
     /// Everything as it should be, everything undone.
     Passed = 0,
+    /// A promise was broken, an expectation missed, or the system did not recover; everything undone.
+    Failed = 1,
     /// The file or the arguments are wrong.
     Usage = 2,
+    /// Aborted by the guard, everything undone.
+    Aborted = 3,
     /// The fault did not take hold, so nothing can be concluded.
     Inconclusive = 4,
     /// Something is not undone.
@@ -38,6 +43,17 @@ pub enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// The exit of a judgement's code.
+    fn of(code: u8) -> Self {
+        [Self::Passed, Self::Failed, Self::Usage, Self::Aborted, Self::Inconclusive, Self::NotUndone]
+            .into_iter()
+            .chain([Self::Refused, Self::Interrupted, Self::Terminated])
+            .find(|exit| *exit as u8 == code)
+            .unwrap_or(Self::Bug)
+    }
+}
+
 #[derive(Parser)]
 #[command(version, about = "Chaos experiments that leave nothing behind", max_term_width = 100)]
 struct Arguments {
@@ -47,6 +63,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run an experiment: prove it healthy, hurt it, judge it, undo everything, report
+    Run(run::Run),
+    /// Show what an experiment would hurt, when, how, and who undoes it; touch nothing
+    Plan(run::ShowPlan),
+    /// Find every mistake in experiment files
+    Check(check::Check),
+    /// Do one kind of harm for a while, without a file
+    Inject(inject::Inject),
     /// Stop a living run: everything is undone
     Halt(control::Halt),
     /// Let the waiting step of a living run begin
@@ -59,6 +83,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show what this machine and these rights can do
     Doctor(doctor::Doctor),
+    /// Print the JSON Schema of experiment files, for editors
+    Schema(schema::Schema),
     /// Print what a shell needs to complete our commands
     Completions(completions::Completions),
     /// One process of the shop that the demo hurts
@@ -93,6 +119,11 @@ pub fn main() -> Exit {
     };
     runtime.block_on(async {
         match arguments.command {
+            Command::Run(run) => run.run().await,
+            Command::Plan(plan) => plan.run().await,
+            Command::Check(check) => check.run(),
+            Command::Inject(inject) => inject.run().await,
+            Command::Schema(schema) => schema.run(),
             Command::Halt(halt) => halt.run(),
             Command::Go(go) => go.run(),
             Command::Note(note) => note.run(),

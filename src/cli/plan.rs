@@ -49,19 +49,15 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     line(String::new());
     for fault in &told.faults {
-        let lasts = fault.hold_ms.map_or_else(|| "over when done".to_owned(), |hold| format!("for {}", ms(hold)));
+        let lasts =
+            fault.hold_ms.map_or_else(|| "over when done".to_owned(), |hold| format!("for {}", ms(hold)));
         let times = if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
         line(format!("hurts   {} ({}): {}", fault.name, fault.kind, fault.harm));
         line(format!("        at {}, {lasts}{times}", fault.at));
         if let Some(mechanism) = &fault.mechanism {
             line(format!("        by {mechanism}"));
         }
-        let tier = if fault.hold_ms.is_some() {
-            format!("if we are killed: {}", fault.tier)
-        } else {
-            "not reversible: whatever supervises it brings it back".to_owned()
-        };
-        line(format!("        {tier}"));
+        line(format!("        if we are killed: {}", fault.tier));
     }
     line(String::new());
     for probe in &told.probes {
@@ -76,7 +72,10 @@ pub(super) fn text(plan: &Plan) -> String {
         line(format!("expects {}: {}", expectation.name, expectation.wants));
     }
     if !plan.foreign.is_empty() {
-        line(format!("\nnot started by this experiment, so somebody must agree: {}", plan.foreign.join(", ")));
+        line(format!(
+            "\nnot started by this experiment, so somebody must agree: {}",
+            plan.foreign.join(", ")
+        ));
     }
     for refusal in &plan.refusals {
         line(format!("\nREFUSED {refusal}"));

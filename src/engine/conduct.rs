@@ -232,6 +232,9 @@ impl<'l> Conductor<'l> {
         self.injecting = true;
         self.judge.zero(now);
         self.tell(What::Zero);
+        if let Some(text) = self.judge.bounds().map(str::to_owned) {
+            self.tell(What::Note { who: "the guard".to_owned(), text });
+        }
         if let Some(fault) = self.timeline.waiting() {
             self.tell(What::Waiting { fault: self.experiment().faults[fault].name.clone() });
         }

@@ -175,7 +175,7 @@ impl Judge {
             }
         });
         self.guard = Some(Guard::new(settings, watched.collect()));
-        self.bounds = Some(format!(
+        self.bounds = (!self.rules.is_empty()).then(|| format!(
             "the chance of a false abort by evidence is at most {} for bursts of bad looks up to {}",
             self.experiment.guard.false_abort,
             unit::say(bursts_borne(slice))
@@ -238,6 +238,8 @@ impl Judge {
             let in_force = self.in_force(n, sample);
             if in_force {
                 self.scores[n].settled(sample);
+            } else {
+                self.scores[n].passed_over(sample);
             }
             if let Some(guard) = &mut self.guard {
                 // What was told to begin must be told to have ended, also where it is held against nothing.

@@ -76,8 +76,7 @@ impl Conductor<'_> {
         if let Some(why) = self.checks(&probers, Once::Before).await {
             return self.unhealthy(&why);
         }
-        let looking =
-            Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers);
+        let looking = Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers);
         self.looking = Some((looking, probers));
         let begun = self.clock.now();
         self.judge.steady_begins(begun);

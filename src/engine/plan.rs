@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::judge::rules;
 use super::timeline::foresee;
 use super::world::World;
@@ -42,11 +44,14 @@ pub struct Armed {
 }
 
 impl Plan {
-    /// Looks at every target, touches nothing.
-    pub async fn make(world: &World) -> Self {
+    /// Looks at every target, touches nothing. `now` is the wall time that the window of the blast radius is held against.
+    pub async fn make(world: &World, now: Timestamp) -> Self {
         let experiment = world.experiment.clone();
         let (mut faults, mut refusals, mut claims) = (Vec::new(), Vec::new(), Vec::new());
         let mut targets = 0;
+        if let Some(window) = experiment.blast_radius.window.as_ref().filter(|window| !window.holds(now)) {
+            refusals.push(format!("it is outside of the [blast_radius] window `{window}`; come back then"));
+        }
         let foreseen = foresee(&experiment);
         for (fault, begins) in experiment.faults.iter().zip(&foreseen.begins) {
             match look(world, &experiment, fault, *begins).await {

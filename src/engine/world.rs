@@ -1,15 +1,16 @@
 //! The engine's hands and eyes: finds targets, and prepares what a fault finds at hand.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::services::Services;
 use crate::base::{Dice, RunId};
 use crate::experiment::Experiment;
-use crate::experiment::model::{BlastRadius, Fault};
+use crate::experiment::model::{BlastRadius, Fault, Limit};
 use crate::fault::{Refusal, Site};
 use crate::hands::Heartbeat;
 use crate::host::process::Identity;
-use crate::host::target::{self, Found, Pick, Selector, Target};
+use crate::host::target::{self, Endpoint, Found, Pick, Selector, Target};
 
 /// This machine, as a run sees it.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl World {
             let found = self
                 .find(target, decision)
                 .map_err(|why| refuse(format!("{}: {why}", target.selector), "is the target there?"))?;
-            allowed(&self.experiment.blast_radius, target, &found)
+            allowed(&self.experiment.blast_radius, target, &found, self)
                 .map_err(|why| refuse(why, "change [blast_radius], or the target"))?;
             Ok(Some(found))
         };
@@ -95,8 +96,94 @@ impl World {
     }
 }
 
-/// Whether a target lies within the blast radius; why not, if not.
-fn allowed(radius: &BlastRadius, target: &Target, found: &Found) -> Result<(), String> {
-    let _ = (radius, target, found);
+/// Whether a target lies within the blast radius; why not, if not. Processes are compared one by one, with
+/// all that the limits name; endpoints and places by what they are.
+fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) -> Result<(), String> {
+    let on_its_host = |limit: &&Limit| limit.host.as_ref().is_none_or(|host| *host == target.host);
+    let names = |limit: &Limit| -> Result<Named, String> {
+        let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: target.host.clone() };
+        let found = world.find(&whole, "limit").map_err(|why| format!("{}: {why}", limit.selector))?;
+        let processes = found.processes.iter().map(|process| process.identity().clone()).collect();
+        Ok(Named { selector: limit.selector.to_string(), processes, found })
+    };
+    let all = |limits: &[Limit]| limits.iter().filter(on_its_host).map(names).collect::<Result<Vec<_>, _>>();
+    let (only, never) = (all(&radius.only)?, all(&radius.never)?);
+    let things = things(target, found);
+    for thing in &things {
+        if let Some(limit) = never.iter().find(|limit| limit.touches(thing)) {
+            return Err(format!("{} is never to be hurt ({})", thing.said(), limit.selector));
+        }
+        if !radius.only.is_empty() && !only.iter().any(|limit| limit.covers(thing)) {
+            return Err(format!("{} is outside of what may be hurt", thing.said()));
+        }
+    }
     Ok(())
+}
+
+/// What a limit of the blast radius names.
+struct Named {
+    selector: String,
+    processes: Vec<Identity>,
+    found: Found,
+}
+
+/// One thing that would be hurt.
+enum Thing {
+    Process(Identity),
+    Traffic(Endpoint),
+    Place(PathBuf),
+    /// A service that is not there yet.
+    Service(String),
+}
+
+fn things(target: &Target, found: &Found) -> Vec<Thing> {
+    if let (Selector::Service(_), true) = (&target.selector, found.processes.is_empty()) {
+        return vec![Thing::Service(target.selector.to_string())];
+    }
+    if !found.processes.is_empty() {
+        return found.processes.iter().map(|process| Thing::Process(process.identity().clone())).collect();
+    }
+    let places = found.place.iter().cloned().map(Thing::Place);
+    found.endpoints.iter().copied().map(Thing::Traffic).chain(places).collect()
+}
+
+impl Thing {
+    fn said(&self) -> String {
+        match self {
+            Self::Process(identity) => format!("process {}", identity.pid),
+            Self::Traffic(endpoint) => format!("traffic to {endpoint}"),
+            Self::Place(path) => path.display().to_string(),
+            Self::Service(name) => name.clone(),
+        }
+    }
+}
+
+impl Named {
+    /// Whether hurting the thing may hurt something of this.
+    fn touches(&self, thing: &Thing) -> bool {
+        match thing {
+            Thing::Place(path) => {
+                let limit = self.found.place.as_ref();
+                limit.is_some_and(|limit| path.starts_with(limit) || limit.starts_with(path))
+            }
+            Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
+                let address = limit.address.zip(wanted.address).is_none_or(|(limit, wanted)| limit == wanted);
+                address && limit.port.zip(wanted.port).is_none_or(|(limit, wanted)| limit == wanted)
+            }),
+            Thing::Process(_) | Thing::Service(_) => self.covers(thing),
+        }
+    }
+
+    /// Whether the thing lies wholly within this.
+    fn covers(&self, thing: &Thing) -> bool {
+        match thing {
+            Thing::Process(identity) => self.processes.contains(identity),
+            Thing::Service(name) => self.selector == *name,
+            Thing::Place(path) => self.found.place.as_ref().is_some_and(|limit| path.starts_with(limit)),
+            Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
+                limit.address.is_none_or(|address| wanted.address == Some(address))
+                    && limit.port.is_none_or(|port| wanted.port == Some(port))
+            }),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::draft::known_names;
-use super::model::{Budget, Once, Proof};
+use super::model::{Budget, Once};
 use super::window::Window;
 use super::words::{Is, Percentile, Port, Restart, Role, Some1, Uid, When};
 use crate::base::{Percent, Rate};
@@ -16,6 +16,7 @@ use crate::fault::{Aim, AnyFault};
 use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Placed, Read, Value, object_schema};
 use crate::host::target::Pick;
 use crate::probe::AnyProbe;
+use crate::slo::Proof;
 
 crate::kind! {
     /// An experiment: a steady state, faults on a timeline, probes, SLOs, a guard.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::model::{Budget, Once, Proof};
+use super::model::{Budget, Once};
 use super::window::Window;
 use crate::base::{Percent, unit};
 use crate::file::{Mistakes, Node, Read, Value, nearest};
 use crate::host::target::Pick;
+use crate::slo::Proof;
 
 /// Reads a value that is one of a few words.
 macro_rules! words {

@@ -9,11 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
-=======
-use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
->>>>>>> service
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::{Bytes, Percent};
 use crate::host::process::Identity;
 use crate::host::rights::Rights;

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
-=======
-use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
->>>>>>> service
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::hands::command::run;
 use crate::host::rights::Rights;
 use crate::undo::{Claim, Tier};

@@ -2,11 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
-=======
-use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
->>>>>>> service
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::file::{Mistakes, Node, Read, Value};
 use crate::host::process::Identity;
 use crate::host::rights::{Capability, Dummy, Rights};
@@ -70,7 +66,7 @@ impl Fault for Kill {
     type Owed = Killed;
     const LASTING: bool = false;
     const AIM: Aim = Aim::Process;
-    const TIER: Tier = Tier::Kernel;
+    const TIER: Tier = Tier::NotReversible;
 
     async fn survey(&self, site: &Site) -> Result<Killed, Refusal> {
         site.some_processes()?;
@@ -141,7 +137,7 @@ impl Owed for Killed {
     }
 
     fn tier(&self) -> Tier {
-        Tier::Kernel
+        Tier::NotReversible
     }
 
     fn by_hand(&self) -> String {

@@ -176,7 +176,6 @@ trait Fault {
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
     async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
-<<<<<<< HEAD
     /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
     fn mechanism(&self, _: &Self::Owed) -> Option<String> {
         None
@@ -185,14 +184,6 @@ trait Fault {
     fn harm(&self, site: &Site) -> String;
     /// What this kind can do here, really tried where that harms nobody.
     fn ability(rights: &Rights) -> Ability;
-=======
-    /// The harm in a sentence, for the plan.
-    fn harm(&self, site: &Site) -> String;
-    /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
-    fn mechanism(&self, _: &Self::Owed) -> Option<String> {
-        None
-    }
->>>>>>> net
 }
 
 /// All that undoing a fault needs: nothing else survives a crash.
@@ -364,10 +355,6 @@ macro_rules! kinds {
             pub fn mechanism(&self, owed: &AnyOwed) -> Option<String> {
                 match (self, owed) {
                     $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.mechanism(owed),)*
-<<<<<<< HEAD
-=======
-                    #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
->>>>>>> net
                     _ => None,
                 }
             }
@@ -426,11 +413,8 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     Exec: exec::Exec, exec::Ran;
-<<<<<<< HEAD
+    Latency: latency::Latency, latency::Slowed;
     + records {
         Service: crate::hands::service::Started;
     }
-=======
-    Latency: latency::Latency, latency::Slowed;
->>>>>>> net
 }

@@ -2,11 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
-use super::{Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
-=======
-use super::{Ability, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
->>>>>>> service
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::hands::tracer;
 use crate::host::process::{Identity, Process};
 use crate::host::rights::{Capability, Dummy, Rights, Traceable, traceable};

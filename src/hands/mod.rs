@@ -3,15 +3,12 @@
 pub mod command;
 pub mod flow;
 pub mod heartbeat;
-<<<<<<< HEAD
-pub mod namespace;
-pub mod service;
-=======
 pub mod hold;
+pub mod namespace;
 pub mod proxy;
 pub mod queue;
 pub mod rules;
->>>>>>> net
+pub mod service;
 pub mod tracer;
 
 pub use heartbeat::Heartbeat;

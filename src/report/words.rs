@@ -33,6 +33,7 @@ pub(super) fn said(what: &What) -> Option<String> {
                 ServiceState::Ready => "is ready",
                 ServiceState::Stopped => "stopped",
                 ServiceState::Died => "DIED",
+                ServiceState::NotReady => "is NOT READY",
             };
             tail(format!("service {name} {state}"), detail)
         }

@@ -23,14 +23,9 @@ pub fn slice_for(burst: Duration) -> Duration {
     burst.saturating_mul(5).max(SHORTEST_SLICE)
 }
 
-<<<<<<< HEAD
-/// The length of bursts up to which the promised chance of a false abort holds for a slice. Measured: with full
-/// outages of a fifth of a slice, half of what is tolerated in all, 0.3 % of 300 s runs at 1 % promised.
-=======
 /// The average length of bursts up to which the promised chance of a false abort holds for a slice. Measured: with
 /// total outages of a fifth of a slice on average, in all half of what is tolerated, evidence stopped 0.3 % of 300 s
 /// runs where 1 % are promised (`simulation.rs` repeats it).
->>>>>>> slo
 #[must_use]
 pub fn bursts_borne(slice: Duration) -> Duration {
     slice / 5

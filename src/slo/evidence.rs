@@ -20,10 +20,7 @@ pub(super) struct Evidence {
     planned: u64,
     /// Slices whose capital was handed out.
     dripped: u64,
-<<<<<<< HEAD
-=======
     ln_now: f64,
->>>>>>> slo
     ln_most: f64,
 }
 
@@ -44,10 +41,7 @@ impl Evidence {
             drip: share / planned as f64,
             planned,
             dripped: 0,
-<<<<<<< HEAD
-=======
             ln_now: 0.5_f64.ln(),
->>>>>>> slo
             ln_most: 0.5_f64.ln(),
         }
     }
@@ -64,14 +58,6 @@ impl Evidence {
             }
             *ln_capital += (bet * (bad - self.p0)).ln_1p();
         }
-<<<<<<< HEAD
-        self.ln_most = self.ln_most.max(self.ln());
-    }
-
-    /// ln E now.
-    pub fn ln(&self) -> f64 {
-        self.ln_capital.iter().copied().fold(f64::NEG_INFINITY, ln_of_sum)
-=======
         self.ln_now = self.ln_capital.iter().copied().fold(f64::NEG_INFINITY, ln_of_sum);
         self.ln_most = self.ln_most.max(self.ln_now);
     }
@@ -79,7 +65,6 @@ impl Evidence {
     /// E now; infinite when it is too large for a number.
     pub fn now(&self) -> f64 {
         self.ln_now.exp()
->>>>>>> slo
     }
 
     /// The most E has ever been: by Ville's inequality the chance of ever seeing so much is at most its inverse.
@@ -110,11 +95,7 @@ mod tests {
         let mut open = vec![(Evidence::new(p0, slices), 1.0, 0)];
         while let Some((evidence, chance, slice)) = open.pop() {
             if slice == slices {
-<<<<<<< HEAD
-                expected += chance * evidence.ln().exp();
-=======
                 expected += chance * evidence.now();
->>>>>>> slo
                 crossed += if evidence.most() >= 1.0 / alpha { chance } else { 0.0 };
                 continue;
             }
@@ -156,15 +137,6 @@ mod tests {
         }
         steady.slice(59, 1.0);
         gap.slice(59, 1.0);
-<<<<<<< HEAD
-        assert!((steady.ln() - gap.ln()).abs() < 1e-9, "an exactly tolerated slice is worth as much as none");
-        gap.slice(u64::MAX, 0.01);
-        assert!(gap.ln().is_finite());
-        for slice in 0..10_000 {
-            gap.slice(slice, 1.0);
-        }
-        assert!(gap.ln().is_finite() && gap.most() > 1e300, "a long outage does not overflow");
-=======
         assert!(
             (steady.now() / gap.now() - 1.0).abs() < 1e-9,
             "an exactly tolerated slice is worth as much as none"
@@ -175,6 +147,5 @@ mod tests {
             gap.slice(slice, 1.0);
         }
         assert!(gap.ln_now.is_finite() && gap.most() > 1e300, "a long outage does not overflow");
->>>>>>> slo
     }
 }

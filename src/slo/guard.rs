@@ -300,11 +300,7 @@ impl Ratio {
             .close(now.saturating_sub(watched.start).saturating_sub(settings.tick), &mut self.evidence);
         let (name, budget, spent) = (&watched.objective.name, watched.budget_looks, self.spent());
         let getting_out = self.bad_rate() * settings.undo.saturating_add(settings.tick).as_secs_f64();
-<<<<<<< HEAD
-        let evidence = self.evidence.ln().exp();
-=======
         let evidence = self.evidence.now();
->>>>>>> slo
         let found = if spent > 0 && spent as f64 + getting_out >= budget {
             let out = match getting_out {
                 out if out >= 0.5 => format!(", and getting out takes about {out:.0} more"),
@@ -323,11 +319,7 @@ impl Ratio {
             Some((
                 Rule::Evidence,
                 format!(
-<<<<<<< HEAD
-                    "{name}: {spent} of {looks} looks were bad ({:.2} %) where {} % are promised to be the most; by chance \
-=======
                     "{name}: {spent} of {looks} looks were bad ({:.2} %) where at most {} % are promised; by chance \
->>>>>>> slo
                      less than 1 in {}",
                     spent as f64 / looks.max(1) as f64 * 100.0,
                     round(self.p0 * 100.0),
@@ -488,8 +480,6 @@ impl Slices {
         }
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -800,4 +790,3 @@ mod tests {
         }
     }
 }
->>>>>>> slo

@@ -12,31 +12,15 @@ use crate::base::Dice;
 
 const P0: f64 = 0.01;
 const ALPHA: f64 = 0.01;
-<<<<<<< HEAD
-const RATE: u64 = 10;
-const SECONDS: u64 = 300;
-=======
 const RATE: usize = 10;
 const SECONDS: usize = 300;
 const LOOKS: usize = RATE * SECONDS;
 const BREACH: usize = 120;
->>>>>>> slo
 
 fn rng(what: &str, run: u64) -> ChaCha8Rng {
     Dice::new(run).stream(what)
 }
 
-<<<<<<< HEAD
-/// The second at which evidence alone stops a run of looks with these fates, when slices are so long.
-fn stopped_by_evidence(bad: impl Iterator<Item = bool>, slice: u64) -> Option<u64> {
-    let mut evidence = Evidence::new(P0, SECONDS / slice);
-    let bad: Vec<bool> = bad.collect();
-    for (number, looks) in bad.chunks((slice * RATE) as usize).enumerate() {
-        let fraction = looks.iter().filter(|bad| **bad).count() as f64 / looks.len() as f64;
-        evidence.slice(number as u64, fraction);
-        if evidence.ln() >= (1.0 / ALPHA).ln() {
-            return Some((number as u64 + 1) * slice);
-=======
 /// Looks until the next bad one, when each is bad with chance `p`: one draw instead of one a look.
 fn until_next(rng: &mut ChaCha8Rng, p: f64) -> usize {
     ((1.0 - rng.random::<f64>()).ln() / (-p).ln_1p()) as usize
@@ -90,7 +74,6 @@ fn stopped_by_evidence(bad: &[bool], slice: usize) -> Option<f64> {
         evidence.slice(number as u64, fraction);
         if evidence.now() >= 1.0 / ALPHA {
             return Some(((number + 1) * slice) as f64);
->>>>>>> slo
         }
     }
     None
@@ -104,11 +87,7 @@ fn guard(budget_looks: f64, slice: Duration, tick: Duration) -> Guard {
     };
     let settings = GuardSettings {
         alpha: ALPHA,
-<<<<<<< HEAD
-        planned: Duration::from_secs(SECONDS),
-=======
         planned: Duration::from_secs(SECONDS as u64),
->>>>>>> slo
         undo: Duration::from_secs(2),
         tick,
         slice,
@@ -117,15 +96,9 @@ fn guard(budget_looks: f64, slice: Duration, tick: Duration) -> Guard {
 }
 
 /// When the whole guard stops a run of looks with these fates, and why.
-<<<<<<< HEAD
-fn stopped(guard: &mut Guard, bad: impl Iterator<Item = bool>) -> Option<(Duration, Abort)> {
-    for (look, bad) in bad.enumerate() {
-        let intended = Duration::from_millis(look as u64 * 1_000 / RATE);
-=======
 fn stopped(guard: &mut Guard, bad: &[bool]) -> Option<(Duration, Abort)> {
     for (look, bad) in bad.iter().enumerate() {
         let intended = Duration::from_millis((look * 1_000 / RATE) as u64);
->>>>>>> slo
         guard.begun(0, intended);
         guard.settled(
             0,
@@ -133,20 +106,12 @@ fn stopped(guard: &mut Guard, bad: &[bool]) -> Option<(Duration, Abort)> {
                 intended,
                 started: intended,
                 ended: intended,
-<<<<<<< HEAD
-                outcome: if bad { Outcome::Bad } else { Outcome::Good },
-=======
                 outcome: if *bad { Outcome::Bad } else { Outcome::Good },
->>>>>>> slo
                 why: None,
             },
         );
         // Good looks change nothing between slices: judging only after bad ones, and once a second, finds the same.
-<<<<<<< HEAD
-        if bad || look as u64 % RATE == RATE - 1 {
-=======
         if *bad || look % RATE == RATE - 1 {
->>>>>>> slo
             if let Some(abort) = guard.judge(intended) {
                 return Some((intended, abort));
             }
@@ -155,26 +120,6 @@ fn stopped(guard: &mut Guard, bad: &[bool]) -> Option<(Duration, Abort)> {
     None
 }
 
-<<<<<<< HEAD
-fn independent(what: &str, run: u64, p: impl Fn(u64) -> f64) -> impl Iterator<Item = bool> {
-    let mut rng = rng(what, run);
-    (0..SECONDS * RATE).map(move |look| rng.random::<f64>() < p(look / RATE))
-}
-
-/// Half a percent bad, all of it in total outages of so many seconds on average (a two-state Markov chain).
-fn bursts(run: u64, seconds: u64) -> impl Iterator<Item = bool> {
-    let mut rng = rng("bursts", run);
-    let ends = 1.0 / (seconds * RATE) as f64;
-    let begins = ends * 0.005 / 0.995;
-    let mut down = false;
-    (0..SECONDS * RATE).map(move |_| {
-        down = rng.random::<f64>() < if down { 1.0 - ends } else { begins };
-        down
-    })
-}
-
-=======
->>>>>>> slo
 fn share(runs: u64, stopped: impl Fn(u64) -> bool) -> f64 {
     (0..runs).filter(|run| stopped(*run)).count() as f64 / runs as f64
 }
@@ -189,12 +134,7 @@ fn delays(runs: u64, stopped: impl Fn(u64) -> Option<f64>) -> (f64, f64, f64) {
 
 #[test]
 fn evidence_rarely_stops_a_run_that_keeps_its_promise_exactly() {
-<<<<<<< HEAD
-    let wrong =
-        |p: f64| share(1_000, |run| stopped_by_evidence(independent("kept", run, |_| p), 1).is_some());
-=======
     let wrong = |p: f64| share(1_000, |run| stopped_by_evidence(&independent("kept", run, p), 1).is_some());
->>>>>>> slo
     // Expected: 0, 0 and 0.3 %; Ville's bound is 1 %, and ten more than expected of a thousand would be far off.
     let (little, half, all) = (wrong(0.002), wrong(0.005), wrong(P0));
     println!("false aborts by evidence at 0.2 %, 0.5 %, 1 %: {little} {half} {all}");
@@ -208,24 +148,6 @@ fn longer_slices_bear_longer_bursts_and_find_a_breach_later() {
         [(1, [0.14, 0.22, 0.18], 27.0), (5, [0.003, 0.016, 0.053], 45.0), (10, [0.001, 0.003, 0.016], 80.0)]
     {
         let measured = [1, 2, 5]
-<<<<<<< HEAD
-            .map(|seconds| share(700, |run| stopped_by_evidence(bursts(run, seconds), slice).is_some()));
-        let breach = |run| {
-            let looks = independent("breach", run, |second| if second < 120 { 0.001 } else { 0.05 });
-            stopped_by_evidence(looks, slice).map(|at| at as f64 - 120.0)
-        };
-        let (p50, p95, _) = delays(200, breach);
-        println!("{slice} s: {measured:?}; {p50}/{p95}");
-        for (measured, expected) in measured.iter().zip(expected) {
-            // Four standard errors, and a little for how bursts are drawn.
-            let error = 4.0 * (expected * (1.0 - expected) / 700.0_f64).sqrt() + 0.01;
-            if false {
-                assert!(
-                    (measured - expected).abs() < error,
-                    "{slice} s: {measured} where {expected} is known"
-                );
-            }
-=======
             .map(|seconds| share(350, |run| stopped_by_evidence(&bursts(run, seconds), slice).is_some()));
         let found = |run| stopped_by_evidence(&breach(run), slice).map(|at| at - BREACH as f64);
         let (p50, p95, _) = delays(100, found);
@@ -234,7 +156,6 @@ fn longer_slices_bear_longer_bursts_and_find_a_breach_later() {
             // Four standard errors.
             let error = 4.0 * (expected * (1.0 - expected) / 350.0_f64).sqrt() + 0.005;
             assert!((measured - expected).abs() < error, "{slice} s: {measured} where {expected} is known");
->>>>>>> slo
         }
         assert!(
             (p50 - found_after).abs() <= 0.25 * found_after,
@@ -248,30 +169,17 @@ fn the_whole_guard_with_a_budget_of_thirty_looks() {
     let slice = Duration::from_secs(1);
     let wrong = |p: f64| {
         share(500, |run| {
-<<<<<<< HEAD
-            stopped(&mut guard(30.0, slice, Duration::ZERO), independent("both", run, |_| p)).is_some()
-=======
             stopped(&mut guard(30.0, slice, Duration::ZERO), &independent("both", run, p)).is_some()
->>>>>>> slo
         })
     };
     let (little, half) = (wrong(0.002), wrong(0.005));
     println!("false aborts by A or B at 0.2 %, 0.5 %: {little} {half}");
     assert!(little == 0.0 && half <= 0.01, "{little} {half}");
-<<<<<<< HEAD
-    let breach = |run| {
-        let looks = independent("both", run, |second| if second < 120 { 0.001 } else { 0.05 });
-        let found = stopped(&mut guard(30.0, slice, Duration::ZERO), looks)?;
-        Some(found.0.as_secs_f64() - 120.0)
-    };
-    let (p50, p95, missed) = delays(300, breach);
-=======
     let found = |run| {
         let found = stopped(&mut guard(30.0, slice, Duration::ZERO), &breach(run))?;
         Some(found.0.as_secs_f64() - BREACH as f64)
     };
     let (p50, p95, missed) = delays(200, found);
->>>>>>> slo
     println!("0.1 -> 5 % at 120 s found after {p50}/{p95} s, not found in {missed}");
     assert!(
         (20.0..34.0).contains(&p50) && (40.0..66.0).contains(&p95) && missed == 0.0,
@@ -283,13 +191,8 @@ fn the_whole_guard_with_a_budget_of_thirty_looks() {
 fn a_total_outage_is_stopped_while_a_quarter_of_the_budget_is_left() {
     for begins in [0, 10, 200] {
         let mut guard = guard(30.0, Duration::from_secs(5), Duration::ZERO);
-<<<<<<< HEAD
-        let looks = (0..SECONDS * RATE).map(|look| look / RATE >= begins);
-        let (at, abort) = stopped(&mut guard, looks).unwrap();
-=======
         let looks: Vec<bool> = (0..LOOKS).map(|look| look / RATE >= begins).collect();
         let (at, abort) = stopped(&mut guard, &looks).unwrap();
->>>>>>> slo
         let after = at.as_secs_f64() - begins as f64;
         assert!((after - 2.1).abs() < 0.05, "{after}");
         assert_eq!(abort.rule, Rule::Budget);
@@ -304,19 +207,11 @@ fn a_total_outage_is_stopped_while_a_quarter_of_the_budget_is_left() {
 #[test]
 fn at_exactly_the_promise_a_budget_of_the_promise_is_spent_about_half_the_time() {
     // Rule A alone: slices as long as the run give evidence no chance to speak.
-<<<<<<< HEAD
-    let run_long = Duration::from_secs(SECONDS);
-    let both = share(300, |run| {
-        stopped(&mut guard(30.0, run_long, Duration::ZERO), independent("exactly", run, |_| P0)).is_some()
-    });
-    let foretold = hard_budget_chance(P0, (SECONDS * RATE) as f64, 30.0, RATE as f64, Duration::from_secs(2));
-=======
     let run_long = Duration::from_secs(SECONDS as u64);
     let both = share(300, |run| {
         stopped(&mut guard(30.0, run_long, Duration::ZERO), &independent("exactly", run, P0)).is_some()
     });
     let foretold = hard_budget_chance(P0, LOOKS as f64, 30.0, RATE as f64, Duration::from_secs(2));
->>>>>>> slo
     println!("A at the promise: {both}, foretold {foretold}");
     assert!(
         (0.4..0.75).contains(&both) && both >= foretold - 0.1 && both <= 2.0 * foretold,

@@ -341,17 +341,8 @@ impl Steady {
         }
         let until = self.start_of(self.closed);
         let looks = self.stretch(first).map(|cell| cell.settled).sum();
-<<<<<<< HEAD
-        self.why = format!(
-            "{} of {} objectives held over {} and {looks} looks",
-            self.judged.len(),
-            self.judged.len(),
-            unit::say(until.saturating_sub(began)),
-        );
-=======
         self.why =
             format!("every promise held over {} and {looks} looks", unit::say(until.saturating_sub(began)),);
->>>>>>> slo
         self.progress = Some(Progress::Held(Stretch { began, until, looks }));
     }
 
@@ -476,11 +467,7 @@ mod tests {
         let baseline = steady.baseline(0).unwrap();
         assert!(baseline.good >= 100 && baseline.bad == 0 && baseline.latency.quantile(0.5).unwrap() < ms(4));
         assert_eq!(steady.longest_burst(), Duration::ZERO);
-<<<<<<< HEAD
-        insta::assert_snapshot!(steady.why(), @"");
-=======
         assert_eq!(steady.why(), "every promise held over 10.1 s and 101 looks");
->>>>>>> slo
     }
 
     #[test]

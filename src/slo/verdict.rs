@@ -132,6 +132,13 @@ impl Score {
         }
     }
 
+    /// A look that began settled while the objective was not in force: it says nothing here.
+    pub fn passed_over(&mut self, sample: &Sample) {
+        if matches!(self.objective.promise, Promise::Outage { .. }) {
+            self.outages.settled(sample.intended, sample.ended, None);
+        }
+    }
+
     /// The objective is not in force for a while.
     pub fn suspend(&mut self) {
         self.outages.suspend();
@@ -175,11 +182,7 @@ impl Score {
             (true, _) => Some(Proof::Observed),
         };
         let counted = format!(
-<<<<<<< HEAD
-            "{name}: {bad} of {n} looks bad ({}), {} tolerated; at a constant rate {} to {}",
-=======
             "{name}: {bad} of {n} looks bad ({}) where {} is tolerated; if the rate was constant, it was {} to {}",
->>>>>>> slo
             percent(seen),
             percent(p0),
             percent(range.low),
@@ -191,11 +194,7 @@ impl Score {
         let (ruling, why) = if broken {
             (Ruling::Failed, counted)
         } else if proof >= Some(terms.proof) {
-<<<<<<< HEAD
-            (Ruling::Passed, format!("{counted}; kept, {}", proof.unwrap_or(Proof::Observed)))
-=======
             (Ruling::Passed, format!("{counted}: kept, {}", proof.unwrap_or(Proof::Observed)))
->>>>>>> slo
         } else {
             let target = match terms.proof {
                 Proof::Observed => f64::INFINITY,
@@ -213,16 +212,12 @@ impl Score {
                 Some(needed) => format!("{needed} such looks would have sufficed"),
                 None => "no number of looks like these would suffice".to_owned(),
             };
-<<<<<<< HEAD
-            (Ruling::Inconclusive, format!("{counted}; too little to call it {}: {short}", terms.proof))
-=======
             let missing = if n < least {
                 "too few to count".to_owned()
             } else {
                 format!("too little to call it {}", terms.proof)
             };
             (Ruling::Inconclusive, format!("{counted}: {missing}; {short}"))
->>>>>>> slo
         };
         Finding { ruling, why, proof, interval: (n > 0).then_some(range), enough: sufficient, starved: false }
     }
@@ -340,9 +335,6 @@ mod tests {
                 why(100, 0, 2, Proof::Observed),
             ]
             .join("\n"),
-<<<<<<< HEAD
-            @""
-=======
             @r"
         order availability: 10 of 3000 looks bad (0.333 %) where 1 % is tolerated; if the rate was constant, it was 0.0609 % to 0.988 %: kept, proven
         order availability: 100 of 3000 looks bad (3.33 %) where 1 % is tolerated; if the rate was constant, it was 2.13 % to 4.9 %
@@ -352,7 +344,6 @@ mod tests {
         order availability: nothing was seen; no data is not a pass
         order availability: 2 of 102 looks could not be made in time (2.0 %, over 1 %): our own side was starved
         "
->>>>>>> slo
         );
     }
 

@@ -7,9 +7,5 @@ mod log;
 mod record;
 
 pub use claim::Claim;
-<<<<<<< HEAD
-pub use log::{Found, Header, LogError, Number, UndoLog, found, socket_of, state_dir, sweep};
-=======
-pub use log::{Found, Header, LogError, Number, UndoLog, found, read_bytes, state_dir, sweep};
->>>>>>> loader
+pub use log::{Found, Header, LogError, Number, UndoLog, found, read_bytes, socket_of, state_dir, sweep};
 pub use record::{Record, Tier};

@@ -20,6 +20,8 @@ pub enum Tier {
     NextStart,
     /// A person, with the command we print.
     ByHand,
+    /// Nobody: it is over when it is done.
+    NotReversible,
 }
 
 impl fmt::Display for Tier {
@@ -29,6 +31,7 @@ impl fmt::Display for Tier {
             Self::Watchdog => "the watchdog undoes it",
             Self::NextStart => "`brownout recover` or the next start undoes it",
             Self::ByHand => "a person undoes it, with the command we print",
+            Self::NotReversible => "it cannot be taken back: whatever supervises the target brings it back",
         })
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-use super::{Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
 use crate::file::{Mistakes, Node, Read, Value, nearest};
@@ -19,6 +19,7 @@ use crate::hands::proxy::{Proxy, Way};
 use crate::hands::queue::{Packet, Tally};
 use crate::hands::rules;
 use crate::host::process::{Identity, Process};
+use crate::host::rights::Rights;
 use crate::host::socket::{self, Namespace, Owners, Protocol};
 use crate::host::target::Endpoint;
 use crate::undo::{Claim, Tier};
@@ -150,6 +151,22 @@ const MOST_ENDPOINTS: usize = 256;
 impl Fault for Latency {
     type Owed = Slowed;
     const LASTING: bool = true;
+    const AIM: Aim = Aim::Traffic;
+    const TIER: Tier = Tier::Kernel;
+
+    fn ability(_: &Rights) -> Ability {
+        let engines = abilities();
+        let tier = Some(Tier::Kernel);
+        match engines.iter().find(|(engine, _)| *engine == "queue") {
+            Some((_, Ok(how))) => Ability::yes(how.clone(), tier),
+            Some((_, Err(why))) => Ability::limited(
+                "by proxy only: TCP, and clients must be pointed at it",
+                tier,
+                format!("the packet queue: {why}"),
+            ),
+            None => Ability::no("no engine", ""),
+        }
+    }
 
     async fn survey(&self, site: &Site) -> Result<Slowed, Refusal> {
         self.check(site)?;
