@@ -3,7 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use brownout::slo::{Guard, GuardSettings, Objective, Outcome, Promise, Sample, Score, Steady, Tally, Watched};
+use brownout::slo::{
+    Guard, GuardSettings, Objective, Outcome, Promise, Sample, Score, Steady, Tally, Watched,
+};
 
 const RATE: u64 = 1_000;
 const LOOKS: u64 = 300 * RATE;
@@ -34,7 +36,13 @@ fn measure(what: &str, mut begun: impl FnMut(Duration), mut settled: impl FnMut(
         if let Some(look) = look.checked_sub(UNDER_WAY) {
             let outcome = if look % 500 == 0 { Outcome::Bad } else { Outcome::Good };
             let intended = moment(look);
-            settled(&Sample { intended, started: intended, ended: moment(look + UNDER_WAY), outcome, why: None });
+            settled(&Sample {
+                intended,
+                started: intended,
+                ended: moment(look + UNDER_WAY),
+                outcome,
+                why: None,
+            });
         }
     }
     println!("{what}: {} ns a sample", from.elapsed().as_nanos() / u128::from(LOOKS));
@@ -43,7 +51,7 @@ fn measure(what: &str, mut begun: impl FnMut(Duration), mut settled: impl FnMut(
 fn main() {
     let settings = GuardSettings {
         alpha: 0.01,
-        planned: Duration::from_secs(300),
+        planned: Duration::from_mins(5),
         undo: Duration::from_secs(2),
         tick: Duration::from_millis(1),
         slice: Duration::from_secs(5),

@@ -76,7 +76,7 @@ pub struct Abort {
 /// How one objective stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetView {
-    /// Bad seconds spent; for an outage objective, the seconds of the present outage.
+    /// Bad seconds of looks that have settled; for an outage objective, the seconds of the present outage.
     pub spent: f64,
     /// Bad seconds that may be spent; for an outage objective, the seconds one may last.
     pub budget: f64,
@@ -339,11 +339,14 @@ impl Ratio {
         BudgetView {
             spent: spent / watched.rate,
             budget: watched.budget_looks / watched.rate,
-            one_in: self.evidence.most().max(1.0),
+            one_in: self.evidence.most().clamp(1.0, SUREST),
             exhaustion: exhaustion.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         }
     }
 }
+
+/// The most that is said of evidence in figures: JSON has no infinity.
+const SUREST: f64 = 1e15;
 
 /// Two significant figures, a million at most: nobody needs to be surer.
 fn about(one_in: f64) -> String {
@@ -483,6 +486,8 @@ impl Slices {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "where nothing is rounded, the exact value is expected")]
+
     use proptest::prelude::*;
 
     use super::super::Outcome;
@@ -494,7 +499,7 @@ mod tests {
 
     const SETTINGS: GuardSettings = GuardSettings {
         alpha: 0.01,
-        planned: Duration::from_secs(60),
+        planned: Duration::from_mins(1),
         undo: Duration::from_secs(2),
         tick: Duration::from_millis(100),
         slice: Duration::from_secs(5),
@@ -537,7 +542,7 @@ mod tests {
         for (now, at, outcome) in happening {
             match outcome {
                 None => guard.begun(0, at),
-                Some(outcome) => guard.settled(0, &sample(at, now - at, outcome)),
+                Some(outcome) => guard.settled(0, &sample(at, now.saturating_sub(at), outcome)),
             }
             if let Some(abort) = guard.judge(now) {
                 return Some((now, abort));
@@ -736,8 +741,8 @@ mod tests {
             told in proptest::collection::vec(told(), 0..150), slice in any_duration(), undo in any_duration(),
             planned in any_duration(), start in any_duration(), budget in prop::sample::select(vec![0.0, 1.0, 1e300, f64::NAN])
         ) {
-            let settings = GuardSettings { slice, undo, planned, ..SETTINGS };
-            let first = Watched { start, budget_looks: budget, ..ratio(None) };
+            let settings = GuardSettings { planned, undo, slice, ..SETTINGS };
+            let first = Watched { budget_looks: budget, start, ..ratio(None) };
             let mut guard = Guard::new(settings, vec![first, outage(1.0)]);
             for told in &told {
                 tell(&mut guard, told, 3);

@@ -111,10 +111,10 @@ fn stopped(guard: &mut Guard, bad: &[bool]) -> Option<(Duration, Abort)> {
             },
         );
         // Good looks change nothing between slices: judging only after bad ones, and once a second, finds the same.
-        if *bad || look % RATE == RATE - 1 {
-            if let Some(abort) = guard.judge(intended) {
-                return Some((intended, abort));
-            }
+        if (*bad || look % RATE == RATE - 1)
+            && let Some(abort) = guard.judge(intended)
+        {
+            return Some((intended, abort));
         }
     }
     None
