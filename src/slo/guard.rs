@@ -189,6 +189,28 @@ impl Guard {
         abort
     }
 
+    /// So many good looks settled at once: for rehearsals, where good ones need not be told apart.
+    pub(super) fn all_good(&mut self, objective: usize, at: Duration, looks: u64) {
+        if let Some((watched, Watch::Ratio(ratio))) = self.watched.get_mut(objective) {
+            ratio.looks += looks;
+            if let Some(slice) = ratio.slices.at(at.saturating_sub(watched.start), &mut ratio.evidence) {
+                slice.good += looks;
+            }
+        }
+    }
+
+    /// One of them was bad after all.
+    pub(super) fn turned_bad(&mut self, objective: usize, at: Duration) {
+        if let Some((watched, Watch::Ratio(ratio))) = self.watched.get_mut(objective) {
+            ratio.bad += 1;
+            ratio.recent.add(at);
+            if let Some(slice) = ratio.slices.at(at.saturating_sub(watched.start), &mut ratio.evidence) {
+                slice.good = slice.good.saturating_sub(1);
+                slice.bad += 1;
+            }
+        }
+    }
+
     /// How every objective stands, in the order given, as of the last judgement.
     #[must_use]
     pub fn views(&self) -> Vec<BudgetView> {

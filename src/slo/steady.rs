@@ -225,7 +225,8 @@ impl Steady {
         }
     }
 
-    /// How far it has come. Once held or too late, it stays so.
+    /// How far it has come. Once held or too late, it stays so. Tell all beginnings and endings known by `now` before: a
+    /// stretch is judged by the looks it is known to have.
     pub fn judge(&mut self, now: Duration) -> Progress {
         let full = self.number(now.max(self.origin));
         while self.progress.is_none() && self.closed < full {
