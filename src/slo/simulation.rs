@@ -218,3 +218,11 @@ fn at_exactly_the_promise_a_budget_of_the_promise_is_spent_about_half_the_time()
         "{both} {foretold}"
     );
 }
+
+#[test]
+fn evidence_alone_finds_a_total_outage_within_three_short_slices() {
+    for (begins, after) in [(0, 2.0), (10, 3.0)] {
+        let looks: Vec<bool> = (0..LOOKS).map(|look| look / RATE >= begins).collect();
+        assert_eq!(stopped_by_evidence(&looks, 1), Some(begins as f64 + after));
+    }
+}
