@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use brownout::base::Dice;
 use brownout::slo::{
-    Guard, GuardSettings, Objective, Outcome, Promise, Sample, Score, Steady, Tally, Watched,
+    Guard, GuardSettings, Objective, Outcome, Promise, Sample, Score, Steady, Tally, Watched, rehearse,
 };
 
 const RATE: u64 = 1_000;
@@ -51,7 +52,7 @@ fn measure(what: &str, mut begun: impl FnMut(Duration), mut settled: impl FnMut(
 fn main() {
     let settings = GuardSettings {
         alpha: 0.01,
-        planned: Duration::from_secs(300),
+        planned: Duration::from_mins(5),
         undo: Duration::from_secs(2),
         tick: Duration::from_millis(1),
         slice: Duration::from_secs(5),
@@ -72,6 +73,12 @@ fn main() {
             black_box(guard.judge(sample.ended));
         },
     );
+
+    let one =
+        Watched { objective: objectives().remove(0), rate: 10.0, budget_looks: 60.0, start: Duration::ZERO };
+    let from = Instant::now();
+    let foretold = rehearse(&settings, &one, 1, 100, Dice::new(1));
+    println!("rehearsal of 200 runs of 3,000 looks: {} us: {foretold:?}", from.elapsed().as_micros());
 
     let rated: Vec<_> = objectives().into_iter().map(|objective| (objective, RATE as f64)).collect();
     // Nothing recovers within no time, so it goes on looking.

@@ -116,6 +116,8 @@ pub fn plan_warnings(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "where nothing is rounded, the exact value is expected")]
+
     use super::*;
 
     fn availability(p0: f64) -> Objective {

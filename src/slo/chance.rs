@@ -113,7 +113,7 @@ pub fn enough(seen: f64, target: f64, alpha: f64) -> Option<u64> {
     }
     let mut low = (high / 2.0).floor();
     while high - low > 1.0 {
-        let middle = ((low + high) / 2.0).floor();
+        let middle = f64::midpoint(low, high).floor();
         if below(middle) { high = middle } else { low = middle }
     }
     Some(high as u64)
@@ -121,6 +121,8 @@ pub fn enough(seen: f64, target: f64, alpha: f64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "where nothing is rounded, the exact value is expected")]
+
     use super::*;
 
     #[test]

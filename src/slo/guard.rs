@@ -76,7 +76,7 @@ pub struct Abort {
 /// How one objective stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetView {
-    /// Bad seconds spent; for an outage objective, the seconds of the present outage.
+    /// Bad seconds of looks that have settled; for an outage objective, the seconds of the present outage.
     pub spent: f64,
     /// Bad seconds that may be spent; for an outage objective, the seconds one may last.
     pub budget: f64,
@@ -187,6 +187,28 @@ impl Guard {
             }
         }
         abort
+    }
+
+    /// So many good looks settled at once: for rehearsals, where good ones need not be told apart.
+    pub(super) fn all_good(&mut self, objective: usize, at: Duration, looks: u64) {
+        if let Some((watched, Watch::Ratio(ratio))) = self.watched.get_mut(objective) {
+            ratio.looks += looks;
+            if let Some(slice) = ratio.slices.at(at.saturating_sub(watched.start), &mut ratio.evidence) {
+                slice.good += looks;
+            }
+        }
+    }
+
+    /// One of them was bad after all.
+    pub(super) fn turned_bad(&mut self, objective: usize, at: Duration) {
+        if let Some((watched, Watch::Ratio(ratio))) = self.watched.get_mut(objective) {
+            ratio.bad += 1;
+            ratio.recent.add(at);
+            if let Some(slice) = ratio.slices.at(at.saturating_sub(watched.start), &mut ratio.evidence) {
+                slice.good = slice.good.saturating_sub(1);
+                slice.bad += 1;
+            }
+        }
     }
 
     /// How every objective stands, in the order given, as of the last judgement.
@@ -339,11 +361,14 @@ impl Ratio {
         BudgetView {
             spent: spent / watched.rate,
             budget: watched.budget_looks / watched.rate,
-            one_in: self.evidence.most().max(1.0),
+            one_in: self.evidence.most().clamp(1.0, SUREST),
             exhaustion: exhaustion.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         }
     }
 }
+
+/// The most that is said of evidence in figures: JSON has no infinity.
+const SUREST: f64 = 1e15;
 
 /// Two significant figures, a million at most: nobody needs to be surer.
 fn about(one_in: f64) -> String {
@@ -483,6 +508,8 @@ impl Slices {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "where nothing is rounded, the exact value is expected")]
+
     use proptest::prelude::*;
 
     use super::super::Outcome;
@@ -494,7 +521,7 @@ mod tests {
 
     const SETTINGS: GuardSettings = GuardSettings {
         alpha: 0.01,
-        planned: Duration::from_secs(60),
+        planned: Duration::from_mins(1),
         undo: Duration::from_secs(2),
         tick: Duration::from_millis(100),
         slice: Duration::from_secs(5),
@@ -537,7 +564,7 @@ mod tests {
         for (now, at, outcome) in happening {
             match outcome {
                 None => guard.begun(0, at),
-                Some(outcome) => guard.settled(0, &sample(at, now - at, outcome)),
+                Some(outcome) => guard.settled(0, &sample(at, now.saturating_sub(at), outcome)),
             }
             if let Some(abort) = guard.judge(now) {
                 return Some((now, abort));
@@ -736,8 +763,8 @@ mod tests {
             told in proptest::collection::vec(told(), 0..150), slice in any_duration(), undo in any_duration(),
             planned in any_duration(), start in any_duration(), budget in prop::sample::select(vec![0.0, 1.0, 1e300, f64::NAN])
         ) {
-            let settings = GuardSettings { slice, undo, planned, ..SETTINGS };
-            let first = Watched { start, budget_looks: budget, ..ratio(None) };
+            let settings = GuardSettings { planned, undo, slice, ..SETTINGS };
+            let first = Watched { budget_looks: budget, start, ..ratio(None) };
             let mut guard = Guard::new(settings, vec![first, outage(1.0)]);
             for told in &told {
                 tell(&mut guard, told, 3);

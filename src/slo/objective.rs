@@ -35,6 +35,26 @@ pub enum Promise {
     },
 }
 
+impl Promise {
+    /// Why such a promise cannot be judged, if so.
+    #[must_use]
+    pub fn unjudgeable(&self) -> Option<&'static str> {
+        match self {
+            Self::Ratio { p0, .. } if *p0 > 0.0 && *p0 <= 0.5 => None,
+            Self::Ratio { p0, .. } if *p0 <= 0.0 => Some(
+                "it tolerates no bad look at all, which no number of looks can show; promise 99.9 %, for example",
+            ),
+            Self::Ratio { .. } => {
+                Some("it tolerates more than half of all looks to be bad; promise at least 50 %")
+            }
+            Self::Outage { longest } if longest.is_zero() => Some(
+                "it allows an outage of no length, and a single bad look would break it; allow at least some looks",
+            ),
+            Self::Outage { .. } => None,
+        }
+    }
+}
+
 impl Objective {
     /// Whether a look broke this promise; `None` for a missed look, which says nothing.
     #[must_use]

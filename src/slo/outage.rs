@@ -23,6 +23,14 @@ pub struct Outage {
     pub looks: u64,
 }
 
+impl Outage {
+    /// When it was last seen.
+    #[must_use]
+    pub fn ended(&self) -> Duration {
+        self.began.saturating_add(self.lasted)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Waiting,
@@ -183,7 +191,7 @@ impl Outages {
                     self.end(Some(look.intended));
                 }
                 if let Some(well) = self.well.filter(|well| look.intended >= *well) {
-                    self.at_most = self.at_most.max(look.intended - well);
+                    self.at_most = self.at_most.max(look.intended.saturating_sub(well));
                     self.well = Some(look.intended);
                     // A look that was bad until later is overtaken by one that was good.
                     self.last = look.intended;
@@ -239,7 +247,9 @@ mod tests {
             .collect();
         let mut settling = looks.clone();
         settling.sort_by_key(|look| look.1);
-        looks.iter().for_each(|look| outages.begun(look.0));
+        for look in &looks {
+            outages.begun(look.0);
+        }
         for (at, ended, bad) in settling {
             outages.settled(at, ended, Some(bad));
             if ended > s(3.1) {
@@ -309,7 +319,9 @@ mod tests {
             let looks: Vec<(u64, u64, Option<bool>)> =
                 fates.iter().enumerate().map(|(n, (took, bad))| (n as u64 * 100, n as u64 * 100 + took, *bad)).collect();
             let mut outages = Outages::new();
-            looks.iter().for_each(|look| outages.begun(Duration::from_millis(look.0)));
+            for look in &looks {
+                outages.begun(Duration::from_millis(look.0));
+            }
             let mut settling = looks.clone();
             settling.sort_by_key(|look| look.1);
             for (at, ended, bad) in settling {

@@ -111,10 +111,10 @@ fn stopped(guard: &mut Guard, bad: &[bool]) -> Option<(Duration, Abort)> {
             },
         );
         // Good looks change nothing between slices: judging only after bad ones, and once a second, finds the same.
-        if *bad || look % RATE == RATE - 1 {
-            if let Some(abort) = guard.judge(intended) {
-                return Some((intended, abort));
-            }
+        if (*bad || look % RATE == RATE - 1)
+            && let Some(abort) = guard.judge(intended)
+        {
+            return Some((intended, abort));
         }
     }
     None
@@ -217,4 +217,12 @@ fn at_exactly_the_promise_a_budget_of_the_promise_is_spent_about_half_the_time()
         (0.4..0.75).contains(&both) && both >= foretold - 0.1 && both <= 2.0 * foretold,
         "{both} {foretold}"
     );
+}
+
+#[test]
+fn evidence_alone_finds_a_total_outage_within_three_short_slices() {
+    for (begins, after) in [(0, 2.0), (10, 3.0)] {
+        let looks: Vec<bool> = (0..LOOKS).map(|look| look / RATE >= begins).collect();
+        assert_eq!(stopped_by_evidence(&looks, 1), Some(begins as f64 + after));
+    }
 }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::outage::Outages;
+use super::outage::{Outage, Outages};
 use super::tally::Latencies;
 use super::{Objective, Outcome, Promise, Sample, tolerated};
 use crate::base::unit;
@@ -75,7 +75,7 @@ pub struct Steady {
     cells: VecDeque<Cell>,
     /// Cells before this one are closed.
     closed: u64,
-    /// No stretch can begin before this: a look that nothing tolerates was then.
+    /// The last look that no stretch tolerates, or the end of an outage that was too long.
     barrier: Option<Duration>,
     trouble: Option<Duration>,
     since: Option<Duration>,
@@ -88,6 +88,8 @@ pub struct Steady {
 struct Judged {
     objective: Objective,
     outages: Outages,
+    /// The last outage that was longer than promised.
+    too_long: Option<Outage>,
     /// A single bad look breaks it whatever else is in the stretch.
     strict: bool,
 }
@@ -131,7 +133,7 @@ impl Steady {
                     Promise::Ratio { p0, .. } => tolerated(p0, most_looks.ceil() as u64) == 0,
                     Promise::Outage { .. } => false,
                 };
-                Judged { objective: objective.clone(), outages: Outages::new(), strict }
+                Judged { objective: objective.clone(), outages: Outages::new(), too_long: None, strict }
             })
             .collect();
         Self {
@@ -223,7 +225,8 @@ impl Steady {
         }
     }
 
-    /// How far it has come. Once held or too late, it stays so.
+    /// How far it has come. Once held or too late, it stays so. Tell all beginnings and endings known by `now` before: a
+    /// stretch is judged by the looks it is known to have.
     pub fn judge(&mut self, now: Duration) -> Progress {
         let full = self.number(now.max(self.origin));
         while self.progress.is_none() && self.closed < full {
@@ -243,10 +246,7 @@ impl Steady {
             self.outages_bar();
             self.weigh();
         }
-        if self.progress.is_none() && self.latest.is_some_and(|latest| self.barrier >= Some(latest)) {
-            self.outages_bar();
-            self.progress = Some(Progress::TooLate);
-        }
+        self.foresee();
         self.progress.clone().unwrap_or(Progress::Watching { since: self.since })
     }
 
@@ -271,6 +271,21 @@ impl Steady {
     #[must_use]
     pub fn baseline(&self, probe: usize) -> Option<&Baseline> {
         self.baselines.get(&probe)
+    }
+
+    /// Too late before all is over: nothing tolerates a look that was later than a stretch may begin, and no stretch
+    /// that had ended by then is still to be judged.
+    fn foresee(&mut self) {
+        let (None, Some(barrier), Some(latest)) = (&self.progress, self.barrier, self.latest) else { return };
+        let cell = self.number(barrier);
+        if barrier >= latest && (cell <= self.closed || cell <= CELLS) {
+            self.progress = Some(Progress::TooLate);
+            self.why = format!(
+                "looks were still bad or missed after {}, and a steady stretch had to begin within {}",
+                unit::say(barrier.saturating_sub(self.origin)),
+                unit::say(latest.saturating_sub(self.origin))
+            );
+        }
     }
 
     fn number(&self, at: Duration) -> u64 {
@@ -309,13 +324,15 @@ impl Steady {
         self.cells.iter_mut().rev().find(|cell| cell.number == number)
     }
 
-    /// A stretch cannot begin within an outage that was too long.
+    /// Remembers outages that were too long: a stretch with less than all of one would not show it.
     fn outages_bar(&mut self) {
-        for judged in &self.judged {
-            if let Promise::Outage { longest } = judged.objective.promise
-                && let Some(outage) = judged.outages.current().filter(|outage| outage.lasted > longest)
-            {
-                self.barrier = self.barrier.max(Some(outage.began.saturating_add(outage.lasted)));
+        for judged in &mut self.judged {
+            let Promise::Outage { longest } = judged.objective.promise else { continue };
+            let found = [judged.outages.longest(), judged.outages.current()];
+            let too_long = found.into_iter().flatten().filter(|outage| outage.lasted > longest);
+            judged.too_long = judged.too_long.into_iter().chain(too_long).max_by_key(Outage::ended);
+            if let Some(outage) = judged.too_long {
+                self.barrier = self.barrier.max(Some(outage.ended()));
             }
         }
     }
@@ -332,17 +349,19 @@ impl Steady {
             return;
         }
         let began = self.beginning(first);
-        if self.barrier.is_some_and(|barrier| began <= barrier) {
+        let until = self.start_of(self.closed);
+        let overlaps = |outage: Outage| outage.began < until && began <= outage.ended();
+        if let Some(barred) = self.judged.iter().find(|judged| judged.too_long.is_some_and(overlaps)) {
+            self.why = format!("{}: its outage was too long", barred.objective.name);
             return;
         }
         if self.latest.is_some_and(|latest| began > latest) {
             self.progress = Some(Progress::TooLate);
             return;
         }
-        let until = self.start_of(self.closed);
         let looks = self.stretch(first).map(|cell| cell.settled).sum();
         self.why =
-            format!("every promise held over {} and {looks} looks", unit::say(until.saturating_sub(began)),);
+            format!("every promise held over {} and {looks} looks", unit::say(until.saturating_sub(began)));
         self.progress = Some(Progress::Held(Stretch { began, until, looks }));
     }
 
@@ -521,9 +540,27 @@ mod tests {
             watch(&mut steady, 0, 60, |at| (if at <= 9_000 { Outcome::Bad } else { Outcome::Good }, 1));
         assert_eq!(progress, Progress::TooLate);
         assert!(decided <= ms(8_500), "{decided:?}");
+        // A good stretch that only waits for a slow look is waited for, whatever happens after it.
+        let mut steady = Steady::new(&[(ratio(0.01), 10.0)], ms(5_000), ms(0), Some(ms(3_000)));
+        let (progress, _) = watch(&mut steady, 0, 60, |at| match at {
+            6_900 => (Outcome::Good, 5_000),
+            _ => (if (2_000..8_500).contains(&at) { Outcome::Good } else { Outcome::Bad }, 1),
+        });
+        assert_eq!(held(&progress).began, ms(2_000));
         // Silence never recovers.
         let mut steady = Steady::new(&[(ratio(0.2), 10.0)], ms(5_000), ms(0), Some(ms(3_000)));
         assert_eq!(steady.judge(ms(60_000)), Progress::TooLate);
+    }
+
+    #[test]
+    fn the_end_of_an_outage_that_was_too_long_is_not_a_recovery() {
+        let outage = Objective { promise: Promise::Outage { longest: ms(3_000) }, ..ratio(0.5) };
+        let mut steady = Steady::new(&[(outage, 10.0)], ms(5_000), ms(0), None);
+        // Down from the second to the eighth second, with a good look among the last ones.
+        let (progress, _) = watch(&mut steady, 0, 60, |at| {
+            (if (1_000..8_000).contains(&at) && at != 7_500 { Outcome::Bad } else { Outcome::Good }, 1)
+        });
+        assert_eq!(held(&progress).began, ms(7_500));
     }
 
     #[test]
