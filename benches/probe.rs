@@ -100,7 +100,7 @@ async fn measure(url: &str, rate: f64, connection: &str) {
         latencies.push(look.sample.latency());
     }
     watching.await.unwrap();
-    let (wall, used) = (begun.elapsed(), cpu() - before);
+    let (wall, used) = (begun.elapsed(), cpu().saturating_sub(before));
     slips.sort_unstable();
     latencies.sort_unstable();
     println!(

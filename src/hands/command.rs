@@ -206,8 +206,10 @@ mod tests {
     async fn what_a_command_leaves_behind_is_killed_and_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let (same, other) = (folder.path().join("same"), folder.path().join("other"));
+        // It ends only once the second sleeper has left the group.
         let script = format!(
-            "sleep 60 & echo $! > {}; setsid sleep 60 & echo $! > {}; echo said",
+            "sleep 60 & echo $! > {}; setsid sh -c 'echo $$ > {1}; exec sleep 60' & \
+             until test -s {1}; do sleep 0.01; done; echo said",
             same.display(),
             other.display()
         );

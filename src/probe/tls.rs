@@ -93,7 +93,13 @@ fn refused(why: &rustls::Error) -> String {
         }
         CertificateError::UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            format!("the certificate is for {}, not for {}", presented.join(", "), expected.to_str())
+            // They are given as `DnsName("a.example")` or `IpAddress(192.0.2.7)`.
+            let names: Vec<&str> = presented
+                .iter()
+                .map(|name| name.split_once('(').map_or(name.as_str(), |(_, inner)| inner))
+                .map(|name| name.trim_end_matches(')').trim_matches('"'))
+                .collect();
+            format!("the certificate is for {}, not for {}", names.join(", "), expected.to_str())
         }
         other => format!("the certificate is refused: {other}"),
     }
