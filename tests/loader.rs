@@ -97,16 +97,14 @@ fn walk(folder: &str, good: bool) -> usize {
             text.lines().filter_map(|line| line.strip_prefix("#! ")).map(kinds).collect();
         if std::env::var_os("BROWNOUT_BLESS").is_some() && found != expected {
             let body: Vec<&str> = text.lines().filter(|line| !line.starts_with("#! ")).collect();
-            let said: String = found
-                .iter()
-                .map(|line| {
-                    line.replace(&format!("kinds: {})", AnyProbe::KINDS.join(", ")), "kinds: {probes})")
-                })
-                .map(|line| {
-                    line.replace(&format!("kinds: {})", AnyFault::KINDS.join(", ")), "kinds: {faults})")
-                })
-                .map(|line| format!("#! {line}\n"))
-                .collect();
+            let hide = |line: &str, kinds: &[&str], word: &str| {
+                line.replace(&format!("kinds: {})", kinds.join(", ")), &format!("kinds: {word})"))
+            };
+            let mut said = String::new();
+            for line in &found {
+                let line = hide(&hide(line, AnyProbe::KINDS, "{probes}"), AnyFault::KINDS, "{faults}");
+                said.extend(["#! ", &line, "\n"]);
+            }
             std::fs::write(&path, format!("{}\n\n{said}", body.join("\n").trim_end())).unwrap();
         }
         if found_good != good {
@@ -162,7 +160,7 @@ fn example_a_is_read_into_the_model_word_by_word() {
     assert!(matches!(&redis.ready, Some(Ready::Tcp(address)) if *address == there));
     assert_eq!((api.env["REDIS"].as_str(), api.needs.len()), (there.as_str(), 2));
 
-    assert_eq!(a.probes[0].rate.unwrap().hertz().round(), 20.0);
+    assert_eq!(a.probes[0].rate.unwrap().to_string(), "20/s");
     assert_eq!(a.probes[1].once, Some(brownout::experiment::model::Once::After));
     let slo = &a.slos[0];
     assert_eq!(slo.promises.availability.unwrap().to_string(), "99%");
@@ -176,7 +174,7 @@ fn example_a_is_read_into_the_model_word_by_word() {
     assert!(matches!(&slow.target.as_ref().unwrap().selector, Selector::Service(name) if name == "redis"));
     assert!(matches!(&slow.from.as_ref().unwrap().selector, Selector::Service(name) if name == "api"));
     assert_eq!((crash.at.clone(), crash.hold), (Moment::End(0, Duration::from_secs(5)), None));
-    assert_eq!(slow.ttl(), Duration::from_secs(60));
+    assert_eq!(slow.ttl(), Duration::from_mins(1));
 
     let late = a.probes[1].late.as_ref().unwrap();
     let asked = std::cell::RefCell::new(Vec::new());

@@ -557,7 +557,9 @@ impl Read for Defaults {
         let section = |word: &'static str, kinds: &[&str]| {
             let table = |kind: &&str| {
                 let mut fields = fields_of(word, kind);
-                fields.iter_mut().for_each(|field| field.required = false);
+                for field in &mut fields {
+                    field.required = false;
+                }
                 ((*kind).to_owned(), object_schema(about_of(word, kind), &fields))
             };
             let tables: serde_json::Map<String, Json> = kinds.iter().map(table).collect();

@@ -133,7 +133,7 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
             "add `for = \"30s\"`",
         ),
         (Some(hold), Some(length)) if harm.lasting => {
-            let most = MOST_TTL - TTL_MARGIN;
+            let most = MOST_TTL.saturating_sub(TTL_MARGIN);
             if length.is_zero() {
                 mistakes.error(hold.place, "it would be over before it began", "give it a `for` above zero");
             } else if length > most {
