@@ -319,11 +319,13 @@ impl Draft {
         fields.retain(|(key, _)| {
             let is_known = known.contains(&key.text.as_str());
             if !is_known {
-                self.mistakes.error(
-                    key.place,
-                    format!("[defaults.{word}.{}] has no field `{}`", kind.text, key.text),
-                    known_names(&key.text, known.iter().copied(), "known here"),
-                );
+                let remedy = if key.text == "each" {
+                    "say it on the probe: it makes several of one".to_owned()
+                } else {
+                    known_names(&key.text, known.iter().copied(), "known here")
+                };
+                let what = format!("[defaults.{word}.{}] has no field `{}`", kind.text, key.text);
+                self.mistakes.error(key.place, what, remedy);
             }
             is_known
         });
