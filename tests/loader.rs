@@ -254,3 +254,26 @@ fn broken_types_do_not_fit_the_schema() {
         assert!(!validator.is_valid(&json(text)), "{text}");
     }
 }
+
+/// How the mistakes of a refused case are shown to a person.
+fn shown(case: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/refused").join(case);
+    let folder = format!("{}/", path.parent().unwrap().display());
+    let refused = check(&path).unwrap_err();
+    refused.mistakes.render(&refused.sources, false).replace(&folder, "")
+}
+
+#[test]
+fn mistakes_of_one_file_are_shown_as_a_compiler_would() {
+    insta::assert_snapshot!(shown("unknown-keys.toml"));
+}
+
+#[test]
+fn what_takes_two_places_is_shown_at_both_also_across_files() {
+    insta::assert_snapshot!(shown("include-defines-again.toml"));
+}
+
+#[test]
+fn impossible_combinations_are_shown_with_their_reason() {
+    insta::assert_snapshot!(shown("faults-clash.toml") + &shown("steady-too-short.toml"));
+}

@@ -66,6 +66,8 @@ pub(super) struct Scope<'a> {
     pub service: Option<&'a str>,
     /// The value of `${each}`.
     pub each: Option<&'a str>,
+    /// That value was wrong, and has been told: what comes of it is judged no further.
+    pub each_is_wrong: bool,
     /// In the command of a check that is made after the run, where the counts of probes are filled in later.
     pub counts: bool,
 }
@@ -116,11 +118,16 @@ impl<'a> Filler<'a> {
                         "add `}`, or write `$${` for a plain `${`",
                     );
                 }
-                if mistakes.told() > told {
+                if mistakes.told() > told || scope.each_is_wrong {
                     self.empty.insert(place);
                 }
             }
         });
+    }
+
+    /// What stands at a place is wrong, and has been told: it is judged no further.
+    pub fn told(&mut self, place: Place) {
+        self.empty.insert(place);
     }
 
     /// Says which ports were asked for that nobody listens on, once everything is filled in.
@@ -371,7 +378,7 @@ mod tests {
 
     #[test]
     fn variables_are_filled_in_once() {
-        let here = Scope { service: Some("redis"), each: Some("e"), counts: false };
+        let here = Scope { service: Some("redis"), each: Some("e"), ..Scope::default() };
         for (text, expected) in [
             ("plain $ {x} $x", "plain $ {x} $x"),
             ("a ${HOST} b", "a db b"),

@@ -172,7 +172,7 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
             format!("how often it looks is said by `{first}` and by `{second}`"),
             "leave one of them",
             *there,
-            format!("`{first}` stands"),
+            format!("`{first}` stands here"),
         ),
     }
     if let Some(rate) = look.rate {

@@ -96,7 +96,7 @@ crate::kind! {
         within: Duration = "30s",
     }
 }
-crate::table!(Ready);
+crate::table!(Ready, "`ready`");
 
 crate::kind! {
     /// Another machine.
@@ -140,7 +140,7 @@ crate::kind! {
         pick: Placed<Pick> = optional,
     }
 }
-crate::table!(Target);
+crate::table!(Target, "the target");
 
 crate::kind! {
     /// When and how one looks, whatever the kind.
@@ -173,7 +173,7 @@ crate::kind! {
         below: Placed<Duration> = required,
     }
 }
-crate::table!(Latency);
+crate::table!(Latency, "`latency`");
 
 crate::kind! {
     /// What is promised about one probe.
@@ -248,7 +248,7 @@ crate::kind! {
         r#for: Placed<Duration> = "30s",
     }
 }
-crate::table!(SteadyState);
+crate::table!(SteadyState, "[steady_state]");
 
 crate::kind! {
     /// The judge that may abort the run.
@@ -261,7 +261,7 @@ crate::kind! {
         kill_switch: PathBuf = optional,
     }
 }
-crate::table!(Guard);
+crate::table!(Guard, "[guard]");
 
 crate::kind! {
     /// The condition that must come back.
@@ -270,7 +270,7 @@ crate::kind! {
         within: Placed<Duration> = "30s",
     }
 }
-crate::table!(Recovery);
+crate::table!(Recovery, "[recovery]");
 
 crate::kind! {
     /// How the run is judged.
@@ -279,7 +279,7 @@ crate::kind! {
         proof: Proof = "observed",
     }
 }
-crate::table!(Verdict);
+crate::table!(Verdict, "[verdict]");
 
 crate::kind! {
     /// The limits on who may be hurt.
@@ -296,7 +296,7 @@ crate::kind! {
         confirm: String = optional,
     }
 }
-crate::table!(BlastRadius);
+crate::table!(BlastRadius, "[blast_radius]");
 
 /// A table whose keys are people's own names, in the order of the file. An entry that was wrong keeps its
 /// name, so that whoever refers to it is not told that it does not exist.
@@ -377,7 +377,7 @@ fn one_kind<'a>(
                     format!("{section} `{name_text}` has two kinds, `{}` and `{}`", first.text, key.text),
                     "give each its own name",
                     first.place,
-                    format!("`{}` stands", first.text),
+                    format!("`{}` stands here", first.text),
                 ),
             }
             continue;

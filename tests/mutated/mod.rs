@@ -7,6 +7,7 @@ use brownout::experiment::{Draft, Surroundings};
 use brownout::fault::Entry;
 
 /// The loader says yes or says why not; it never panics, and its mistakes can be shown.
+#[allow(dead_code, reason = "each fuzz target drives one of the two")]
 pub fn load(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut surroundings = Surroundings {
@@ -41,6 +42,7 @@ pub fn load(bytes: &[u8]) {
 }
 
 /// The undo log reads as what it owes or says which line is wrong; what it owes has a way back.
+#[allow(dead_code, reason = "each fuzz target drives one of the two")]
 pub fn read_log(bytes: &[u8]) {
     use brownout::undo::Record;
     if let Ok((header, owed)) = brownout::undo::read_bytes::<Entry>(bytes) {
