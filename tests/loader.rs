@@ -97,16 +97,14 @@ fn walk(folder: &str, good: bool) -> usize {
             text.lines().filter_map(|line| line.strip_prefix("#! ")).map(kinds).collect();
         if std::env::var_os("BROWNOUT_BLESS").is_some() && found != expected {
             let body: Vec<&str> = text.lines().filter(|line| !line.starts_with("#! ")).collect();
-            let said: String = found
-                .iter()
-                .map(|line| {
-                    line.replace(&format!("kinds: {})", AnyProbe::KINDS.join(", ")), "kinds: {probes})")
-                })
-                .map(|line| {
-                    line.replace(&format!("kinds: {})", AnyFault::KINDS.join(", ")), "kinds: {faults})")
-                })
-                .map(|line| format!("#! {line}\n"))
-                .collect();
+            let hide = |line: &str, kinds: &[&str], word: &str| {
+                line.replace(&format!("kinds: {})", kinds.join(", ")), &format!("kinds: {word})"))
+            };
+            let mut said = String::new();
+            for line in &found {
+                let line = hide(&hide(line, AnyProbe::KINDS, "{probes}"), AnyFault::KINDS, "{faults}");
+                said.extend(["#! ", &line, "\n"]);
+            }
             std::fs::write(&path, format!("{}\n\n{said}", body.join("\n").trim_end())).unwrap();
         }
         if found_good != good {
@@ -162,7 +160,7 @@ fn example_a_is_read_into_the_model_word_by_word() {
     assert!(matches!(&redis.ready, Some(Ready::Tcp(address)) if *address == there));
     assert_eq!((api.env["REDIS"].as_str(), api.needs.len()), (there.as_str(), 2));
 
-    assert_eq!(a.probes[0].rate.unwrap().hertz().round(), 20.0);
+    assert_eq!(a.probes[0].rate.unwrap().to_string(), "20/s");
     assert_eq!(a.probes[1].once, Some(brownout::experiment::model::Once::After));
     let slo = &a.slos[0];
     assert_eq!(slo.promises.availability.unwrap().to_string(), "99%");
@@ -176,7 +174,7 @@ fn example_a_is_read_into_the_model_word_by_word() {
     assert!(matches!(&slow.target.as_ref().unwrap().selector, Selector::Service(name) if name == "redis"));
     assert!(matches!(&slow.from.as_ref().unwrap().selector, Selector::Service(name) if name == "api"));
     assert_eq!((crash.at.clone(), crash.hold), (Moment::End(0, Duration::from_secs(5)), None));
-    assert_eq!(slow.ttl(), Duration::from_secs(60));
+    assert_eq!(slow.ttl(), Duration::from_mins(1));
 
     let late = a.probes[1].late.as_ref().unwrap();
     let asked = std::cell::RefCell::new(Vec::new());
@@ -255,4 +253,27 @@ fn broken_types_do_not_fit_the_schema() {
     ] {
         assert!(!validator.is_valid(&json(text)), "{text}");
     }
+}
+
+/// How the mistakes of a refused case are shown to a person.
+fn shown(case: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/refused").join(case);
+    let folder = format!("{}/", path.parent().unwrap().display());
+    let refused = check(&path).unwrap_err();
+    refused.mistakes.render(&refused.sources, false).replace(&folder, "")
+}
+
+#[test]
+fn mistakes_of_one_file_are_shown_as_a_compiler_would() {
+    insta::assert_snapshot!(shown("unknown-keys.toml"));
+}
+
+#[test]
+fn what_takes_two_places_is_shown_at_both_also_across_files() {
+    insta::assert_snapshot!(shown("include-defines-again.toml"));
+}
+
+#[test]
+fn impossible_combinations_are_shown_with_their_reason() {
+    insta::assert_snapshot!(shown("faults-clash.toml") + &shown("steady-too-short.toml"));
 }

@@ -177,7 +177,7 @@ impl Draft {
                     format!("`{path}` is included twice"),
                     "remove one of the two",
                     *first,
-                    "it is included first",
+                    "it is included first here",
                 );
                 continue;
             }
@@ -319,11 +319,13 @@ impl Draft {
         fields.retain(|(key, _)| {
             let is_known = known.contains(&key.text.as_str());
             if !is_known {
-                self.mistakes.error(
-                    key.place,
-                    format!("[defaults.{word}.{}] has no field `{}`", kind.text, key.text),
-                    known_names(&key.text, known.iter().copied(), "known here"),
-                );
+                let remedy = if key.text == "each" {
+                    "say it on the probe: it makes several of one".to_owned()
+                } else {
+                    known_names(&key.text, known.iter().copied(), "known here")
+                };
+                let what = format!("[defaults.{word}.{}] has no field `{}`", kind.text, key.text);
+                self.mistakes.error(key.place, what, remedy);
             }
             is_known
         });
@@ -350,27 +352,28 @@ impl Draft {
         let Some(Value::Table(probes)) = probes else { return };
         let mut all = Vec::with_capacity(probes.len());
         for (name, probe) in std::mem::take(probes) {
-            let Some((values, place)) = take_each(&probe, mistakes) else {
+            let Some(each) = each_of(&probe).cloned() else {
+                all.push((name, probe));
+                continue;
+            };
+            let Value::Table(values) = each.value else {
+                let remedy = "such as { shop = \"https://...\", api = \"https://...\" }";
+                mistakes.error(each.place, "`each` is a table", remedy);
+                filler.told(each.place);
                 all.push((name, probe));
                 continue;
             };
             if values.is_empty() {
-                mistakes.error(place, "`each` has no entries", "such as { shop = \"https://...\" }");
+                mistakes.error(each.place, "`each` has no entries", "such as { shop = \"https://...\" }");
             }
             if all.len() + values.len() > MOST_NAMES {
-                mistakes.error(
-                    place,
-                    format!("there are more than {MOST_NAMES} probes"),
-                    "split the experiment",
-                );
+                let what = format!("there are more than {MOST_NAMES} probes");
+                mistakes.error(each.place, what, "split the experiment");
                 continue;
             }
             for (key, mut value) in values {
+                let told = mistakes.told();
                 filler.fill(&mut value, Scope::default(), mistakes);
-                let Value::Text(value) = &value.value else {
-                    mistakes.error(value.place, "an entry of `each` is a string", "");
-                    continue;
-                };
                 if !is_name(&key.text) {
                     let what = format!("`{}` is no name", key.text.escape_debug());
                     mistakes.error(
@@ -378,12 +381,17 @@ impl Draft {
                         what,
                         "names are letters, digits, `-` and `_`, at most 64 of them",
                     );
-                    continue;
+                }
+                let text = if let Value::Text(text) = &value.value { text.as_str() } else { "" };
+                if !matches!(value.value, Value::Text(_)) {
+                    mistakes.error(value.place, "an entry of `each` is a string", "put it in quotes");
+                    filler.told(value.place);
                 }
                 let mut probe = probe.clone();
-                fill_probe(&mut probe, filler, Some(value), mistakes);
-                let text = format!("{}.{}", name.text, key.text);
-                all.push((Key { text, place: name.place }, probe));
+                let scope =
+                    Scope { each: Some(text), each_is_wrong: mistakes.told() > told, ..Scope::default() };
+                fill_probe(&mut probe, filler, scope, mistakes);
+                all.push((Key { text: format!("{}.{}", name.text, key.text), place: name.place }, probe));
             }
         }
         *probes = all;
@@ -407,7 +415,7 @@ impl Draft {
                     for (name, probe) in probes {
                         // A dot: it was multiplied, and is filled in already.
                         if !name.text.contains('.') {
-                            fill_probe(probe, filler, None, mistakes);
+                            fill_probe(probe, filler, Scope::default(), mistakes);
                         }
                     }
                 }
@@ -423,9 +431,8 @@ fn excludes(word: &str, said: &str, default: &str) -> bool {
     word == "probe" && HOW_OFTEN.contains(&said) && HOW_OFTEN.contains(&default)
 }
 
-fn fill_probe(probe: &mut Node, filler: &mut Filler<'_>, each: Option<&str>, mistakes: &mut Mistakes) {
+fn fill_probe(probe: &mut Node, filler: &mut Filler<'_>, plain: Scope<'_>, mistakes: &mut Mistakes) {
     let Value::Table(kinds) = &mut probe.value else { return };
-    let plain = Scope { each, ..Scope::default() };
     for (kind, table) in kinds {
         let after = entry(table, "once").is_some_and(|once| once.value == Value::Text("after".to_owned()));
         match &mut table.value {
@@ -440,19 +447,10 @@ fn fill_probe(probe: &mut Node, filler: &mut Filler<'_>, each: Option<&str>, mis
     }
 }
 
-/// The entries of a probe's `each`, where it has one; what is no table is a mistake.
-fn take_each(probe: &Node, mistakes: &mut Mistakes) -> Option<(Vec<(Key, Node)>, Place)> {
+/// What a probe is multiplied by.
+fn each_of(probe: &Node) -> Option<&Node> {
     let Value::Table(kinds) = &probe.value else { return None };
-    let each = kinds.iter().find_map(|(_, table)| entry(table, "each"))?;
-    if let Value::Table(values) = &each.value {
-        return Some((values.clone(), each.place));
-    }
-    mistakes.error(
-        each.place,
-        "`each` is a table",
-        "such as { shop = \"https://...\", api = \"https://...\" }",
-    );
-    None
+    kinds.iter().find_map(|(_, table)| entry(table, "each"))
 }
 
 /// The value under a key of a table.
@@ -511,7 +509,7 @@ fn merge(into: &mut Node, from: Node, path: &mut Vec<String>, mistakes: &mut Mis
             format!("`{name}` is defined twice"),
             "rename one of the two, or remove it",
             own.place,
-            "it is defined first",
+            "it is defined first here",
         );
     }
 }

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 
 use crate::file::{Mistake, Mistakes, Node, Place};
 
+/// Looks up a variable of the environment.
+pub type Lookup = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What the experiment is read in: the only thing in which checking a file and running it differ.
 pub struct Surroundings {
     /// A variable of the environment.
-    pub env: Box<dyn Fn(&str) -> Option<String>>,
+    pub env: Lookup,
     /// A port for a service, by its name; asked once for each.
     pub port: Box<dyn FnMut(&str) -> u16>,
     /// Services get their own folders in here.
@@ -63,6 +66,8 @@ pub(super) struct Scope<'a> {
     pub service: Option<&'a str>,
     /// The value of `${each}`.
     pub each: Option<&'a str>,
+    /// That value was wrong, and has been told: what comes of it is judged no further.
+    pub each_is_wrong: bool,
     /// In the command of a check that is made after the run, where the counts of probes are filled in later.
     pub counts: bool,
 }
@@ -113,11 +118,16 @@ impl<'a> Filler<'a> {
                         "add `}`, or write `$${` for a plain `${`",
                     );
                 }
-                if mistakes.told() > told {
+                if mistakes.told() > told || scope.each_is_wrong {
                     self.empty.insert(place);
                 }
             }
         });
+    }
+
+    /// What stands at a place is wrong, and has been told: it is judged no further.
+    pub fn told(&mut self, place: Place) {
+        self.empty.insert(place);
     }
 
     /// Says which ports were asked for that nobody listens on, once everything is filled in.
@@ -179,7 +189,7 @@ impl<'a> Filler<'a> {
         scope: Scope<'_>,
         mistakes: &mut Mistakes,
     ) -> Option<String> {
-        let Some(ours) = ours(word) else { return self.variable(word, place, mistakes) };
+        let Some(ours) = ours(word) else { return Some(self.variable(word, place, mistakes)) };
         match ours {
             Ours::Each => match scope.each {
                 Some(each) => return Some(each.to_owned()),
@@ -235,7 +245,7 @@ impl<'a> Filler<'a> {
         Some(String::new())
     }
 
-    fn variable(&mut self, word: &str, place: Place, mistakes: &mut Mistakes) -> Option<String> {
+    fn variable(&mut self, word: &str, place: Place, mistakes: &mut Mistakes) -> String {
         let (name, otherwise) =
             word.split_once(':').map_or((word, ""), |(name, otherwise)| (name, otherwise));
         let set = (self.surroundings.env)(name);
@@ -246,10 +256,10 @@ impl<'a> Filler<'a> {
             if value.len() >= 4 {
                 self.foreign.entry(place).or_default().push((name.to_owned(), value.clone()));
             }
-            return Some(value);
+            return value;
         }
         if let Some(default) = otherwise.strip_prefix('-') {
-            return Some(default.to_owned());
+            return default.to_owned();
         }
         match otherwise.strip_prefix('?') {
             Some(message) => mistakes.error(place, format!("`{name}` is not set: {message}"), ""),
@@ -261,7 +271,7 @@ impl<'a> Filler<'a> {
                 ),
             ),
         }
-        Some(String::new())
+        String::new()
     }
 }
 
@@ -315,13 +325,12 @@ fn walk(text: &str, mut fill: impl FnMut(&str) -> Option<String>, later: bool) -
             filled.push_str(from);
             return (filled, false);
         };
-        match fill(word) {
-            Some(value) => filled.push_str(&value),
-            None => {
-                filled.push_str("${");
-                filled.push_str(word);
-                filled.push('}');
-            }
+        if let Some(value) = fill(word) {
+            filled.push_str(&value);
+        } else {
+            filled.push_str("${");
+            filled.push_str(word);
+            filled.push('}');
         }
         rest = after;
     }
@@ -369,7 +378,7 @@ mod tests {
 
     #[test]
     fn variables_are_filled_in_once() {
-        let here = Scope { service: Some("redis"), each: Some("e"), counts: false };
+        let here = Scope { service: Some("redis"), each: Some("e"), ..Scope::default() };
         for (text, expected) in [
             ("plain $ {x} $x", "plain $ {x} $x"),
             ("a ${HOST} b", "a db b"),

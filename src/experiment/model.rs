@@ -12,7 +12,7 @@ use crate::host::target::{Selector, Target};
 use crate::probe::AnyProbe;
 
 /// No fault outlives this, whatever is asked: the watchdog ends it.
-pub const MOST_TTL: Duration = Duration::from_secs(15 * 60);
+pub const MOST_TTL: Duration = Duration::from_mins(15);
 
 /// A fault may outlive its `for` by this before the watchdog ends it: time for an orderly undo.
 pub const TTL_MARGIN: Duration = Duration::from_secs(30);

@@ -360,7 +360,7 @@ fn budget(file: &File, hertz: f64, seconds: f64, said: &str, p0: f64, mistakes: 
     let allowed = p0 * seconds;
     if bad_seconds <= allowed {
         let figure = match amount {
-            Budget::Looks(looks) => format!("{looks} looks are {:.2} bad seconds", bad_seconds),
+            Budget::Looks(looks) => format!("{looks} looks are {bad_seconds:.2} bad seconds"),
             Budget::Share(..) => format!("this budget is {bad_seconds:.2} bad seconds"),
             Budget::Seconds(_) => format!("{bad_seconds:.2} bad seconds may be spent"),
         };

@@ -172,7 +172,7 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
             format!("how often it looks is said by `{first}` and by `{second}`"),
             "leave one of them",
             *there,
-            format!("`{first}` stands"),
+            format!("`{first}` stands here"),
         ),
     }
     if let Some(rate) = look.rate {
@@ -233,16 +233,15 @@ fn services(
         let mut needed = Vec::new();
         for need in table.iter().flat_map(|table| &table.needs) {
             let Some(text) = &need.value else { continue };
-            match named.0.iter().position(|(other, _)| other.text == *text) {
-                Some(at) => needed.push((at, need.place)),
-                None => {
-                    let known = words(named).into_iter().filter(|word| *word != name.text);
-                    let remedy = known_names(text, known, "other services");
-                    mistakes.error(need.place, format!("there is no service `{text}`"), remedy);
-                }
+            if let Some(at) = named.0.iter().position(|(other, _)| other.text == *text) {
+                needed.push(at);
+            } else {
+                let known = words(named).into_iter().filter(|word| *word != name.text);
+                let remedy = known_names(text, known, "other services");
+                mistakes.error(need.place, format!("there is no service `{text}`"), remedy);
             }
         }
-        needs.push(needed.iter().map(|(at, _)| *at).collect());
+        needs.push(needed);
         read.push(table.as_ref().and_then(|table| service(name, table, filler, mistakes)));
     }
     match in_order(&needs) {

@@ -97,7 +97,7 @@ crate::kind! {
         within: Duration = "30s",
     }
 }
-crate::table!(Ready);
+crate::table!(Ready, "`ready`");
 
 crate::kind! {
     /// Another machine.
@@ -141,7 +141,7 @@ crate::kind! {
         pick: Placed<Pick> = optional,
     }
 }
-crate::table!(Target);
+crate::table!(Target, "the target");
 
 crate::kind! {
     /// When and how one looks, whatever the kind.
@@ -174,7 +174,7 @@ crate::kind! {
         below: Placed<Duration> = required,
     }
 }
-crate::table!(Latency);
+crate::table!(Latency, "`latency`");
 
 crate::kind! {
     /// What is promised about one probe.
@@ -249,7 +249,7 @@ crate::kind! {
         r#for: Placed<Duration> = "30s",
     }
 }
-crate::table!(SteadyState);
+crate::table!(SteadyState, "[steady_state]");
 
 crate::kind! {
     /// The judge that may abort the run.
@@ -262,7 +262,7 @@ crate::kind! {
         kill_switch: PathBuf = optional,
     }
 }
-crate::table!(Guard);
+crate::table!(Guard, "[guard]");
 
 crate::kind! {
     /// The condition that must come back.
@@ -271,7 +271,7 @@ crate::kind! {
         within: Placed<Duration> = "30s",
     }
 }
-crate::table!(Recovery);
+crate::table!(Recovery, "[recovery]");
 
 crate::kind! {
     /// How the run is judged.
@@ -280,7 +280,7 @@ crate::kind! {
         proof: Proof = "observed",
     }
 }
-crate::table!(Verdict);
+crate::table!(Verdict, "[verdict]");
 
 crate::kind! {
     /// The limits on who may be hurt.
@@ -297,7 +297,7 @@ crate::kind! {
         confirm: String = optional,
     }
 }
-crate::table!(BlastRadius);
+crate::table!(BlastRadius, "[blast_radius]");
 
 /// A table whose keys are people's own names, in the order of the file. An entry that was wrong keeps its
 /// name, so that whoever refers to it is not told that it does not exist.
@@ -378,7 +378,7 @@ fn one_kind<'a>(
                     format!("{section} `{name_text}` has two kinds, `{}` and `{}`", first.text, key.text),
                     "give each its own name",
                     first.place,
-                    format!("`{}` stands", first.text),
+                    format!("`{}` stands here", first.text),
                 ),
             }
             continue;
@@ -558,7 +558,9 @@ impl Read for Defaults {
         let section = |word: &'static str, kinds: &[&str]| {
             let table = |kind: &&str| {
                 let mut fields = fields_of(word, kind);
-                fields.iter_mut().for_each(|field| field.required = false);
+                for field in &mut fields {
+                    field.required = false;
+                }
                 ((*kind).to_owned(), object_schema(about_of(word, kind), &fields))
             };
             let tables: serde_json::Map<String, Json> = kinds.iter().map(table).collect();

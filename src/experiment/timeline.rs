@@ -133,7 +133,7 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
             "add `for = \"30s\"`",
         ),
         (Some(hold), Some(length)) if harm.lasting => {
-            let most = MOST_TTL - TTL_MARGIN;
+            let most = MOST_TTL.saturating_sub(TTL_MARGIN);
             if length.is_zero() {
                 mistakes.error(hold.place, "it would be over before it began", "give it a `for` above zero");
             } else if length > most {
@@ -358,7 +358,7 @@ pub(super) fn judge(harms: &[Harm], file: &File, mistakes: &mut Mistakes) -> Len
                 format!("fault `{}` ends at {} by plan, after `max_duration`", harm.name, say(end)),
                 "raise `max_duration`, or shorten the timeline",
                 harm.place,
-                format!("`{}` stands", harm.name),
+                format!("`{}` stands here", harm.name),
             );
         }
     }
@@ -399,7 +399,13 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
             format!("`{}` and `{}` both do `{}` to {who} at one time", earlier.name, later.name, later.kind);
         let remedy = format!("let one begin after the other: `at = \"{}.end\"`", earlier.name);
         if surely(one) && surely(two) {
-            mistakes.clash(later.place, what, remedy, earlier.place, format!("`{}` stands", earlier.name));
+            mistakes.clash(
+                later.place,
+                what,
+                remedy,
+                earlier.place,
+                format!("`{}` stands here", earlier.name),
+            );
         } else {
             mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
         }

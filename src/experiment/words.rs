@@ -189,7 +189,7 @@ impl Read for Percentile {
                 }
                 match number.parse::<f64>() {
                     Ok(percent) if (50.0..100.0).contains(&percent) => Ok(Self(percent / 100.0)),
-                    Ok(percent) if percent == 100.0 => {
+                    Ok(percent) if (100.0..=100.0).contains(&percent) => {
                         Err("the slowest of all looks is always beaten by a slower one".to_owned())
                     }
                     _ => Err(String::new()),
@@ -344,7 +344,7 @@ impl Read for Window {
 
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
         let remedy = "such as \"Mon-Thu 10:00-16:00 Europe/Berlin\"";
-        text(node, mistakes, Self::NAME, remedy, |text| text.parse())
+        text(node, mistakes, Self::NAME, remedy, str::parse)
     }
 
     fn schema() -> Json {

@@ -224,9 +224,9 @@ macro_rules! quantities {
 
 quantities! {
     Duration, "duration", unit::duration, r"^\s*([0-9.]+\s*(ns|us|µs|ms|s|m|min|h|d)\s*)+$";
-    Bytes, "size", str::parse::<Bytes>, r"^[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)$";
-    Percent, "percentage", str::parse::<Percent>, r"^[0-9.]+\s*%$";
-    Rate, "rate", str::parse::<Rate>, r"^[0-9.]+\s*/(s|m|min|h)$";
+    Bytes, "size", str::parse::<Bytes>, r"^\s*[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)\s*$";
+    Percent, "percentage", str::parse::<Percent>, r"^\s*[0-9.]+\s*%\s*$";
+    Rate, "rate", str::parse::<Rate>, r"^\s*[0-9.]+\s*/(s|m|min|h)\s*$";
 }
 
 impl Read for String {

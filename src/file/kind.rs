@@ -92,15 +92,16 @@ macro_rules! kind {
     };
 }
 
-/// Lets a `kind!` stand as a value inside another table: it is read whole, and unknown keys are mistakes.
+/// Lets a `kind!` stand as a value inside another table: it is read whole, and unknown keys are mistakes. The
+/// literal is what messages call it, such as `"[guard]"`.
 #[macro_export]
 macro_rules! table {
-    ($name:ty) => {
+    ($name:ty, $called:literal) => {
         impl $crate::file::Read for $name {
             const NAME: &'static str = "table";
 
             fn read(node: &$crate::file::Node, mistakes: &mut $crate::file::Mistakes) -> Option<Self> {
-                let mut fields = $crate::file::Fields::open(node, format!("`{}`", <$name>::KIND), mistakes)?;
+                let mut fields = $crate::file::Fields::open(node, $called, mistakes)?;
                 let read = Self::take(&mut fields, mistakes);
                 fields.close(mistakes);
                 read

@@ -142,7 +142,7 @@ impl Mistakes {
                 let remedy =
                     mistake.remedy.as_ref().map_or_else(String::new, |remedy| format!(" ({remedy})"));
                 let also = mistake.also.as_ref().map_or_else(String::new, |(place, there)| {
-                    format!("; {there} at {}", sources.line(*place))
+                    format!("; {there}: {}", sources.line(*place))
                 });
                 format!("{at}{kind}{}{also}{remedy}", mistake.what)
             })

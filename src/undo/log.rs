@@ -163,12 +163,15 @@ fn decode_all<R: Record>(path: &Path, bytes: &[u8]) -> Result<(State<R>, usize),
     Ok((state, whole))
 }
 
-/// What the bytes of a log say: whose it is, and what it owes, newest first. A torn last line is what a crash
+/// Whose a log is, unless it was cut before that; and what it owes, newest first.
+pub type Says<R> = (Option<Header>, Vec<(Number, R)>);
+
+/// What the bytes of a log say. A torn last line is what a crash
 /// leaves, and is ignored.
 ///
 /// # Errors
 /// [`LogError::Unreadable`] when a whole line cannot be read.
-pub fn read_bytes<R: Record>(bytes: &[u8]) -> Result<(Option<Header>, Vec<(Number, R)>), LogError> {
+pub fn read_bytes<R: Record>(bytes: &[u8]) -> Result<Says<R>, LogError> {
     let (state, _) = decode_all(Path::new("the bytes given"), bytes)?;
     Ok((state.header, state.owed.into_iter().rev().collect()))
 }

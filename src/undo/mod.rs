@@ -7,5 +7,7 @@ mod log;
 mod record;
 
 pub use claim::Claim;
-pub use log::{Found, Header, LogError, Number, UndoLog, found, read_bytes, socket_of, state_dir, sweep};
+pub use log::{
+    Found, Header, LogError, Number, Says, UndoLog, found, read_bytes, socket_of, state_dir, sweep,
+};
 pub use record::{Record, Tier};
