@@ -205,6 +205,7 @@ fn faults(report: &Report, out: &mut String) {
         };
         let undone = match (fault.state, fault.undo_ms) {
             (FaultState::NotUndone, _) => "**NOT UNDONE**".to_owned(),
+            _ if !fault.lasting => "cannot be taken back".to_owned(),
             (_, Some(took)) => ms(took),
             (_, None) => "not measured".to_owned(),
         };
@@ -217,8 +218,12 @@ fn faults(report: &Report, out: &mut String) {
             prose(&fault.kind),
             prose(&fault.harm),
             words::seconds(fault.began.ms),
-            words::latency(lasted),
-            fault.tier,
+            words::latency(lasted.filter(|_| fault.lasting)),
+            if fault.lasting {
+                fault.tier.to_string()
+            } else {
+                "nothing lasts that could be undone".to_owned()
+            },
         );
     }
     out.push('\n');
@@ -238,7 +243,7 @@ fn detection_and_recovery(report: &Report, out: &mut String) {
                 counted(fault.bad_looks as usize, "bad look"),
                 words::latency(fault.hurt_ms),
             ),
-            None => writeln!(out, "- **{name}** was not noticed: no look was bad because of it"),
+            None => writeln!(out, "- **{name}** was not noticed: no look broke a promise"),
         };
     }
     if let Some(after) = report.impact.guard_after_ms {
@@ -250,12 +255,7 @@ fn detection_and_recovery(report: &Report, out: &mut String) {
     }
     let _ = match &report.recovery {
         Some(recovery) if recovery.yes => {
-            writeln!(
-                out,
-                "- **Recovered** {} after the last undo: {}",
-                ms(recovery.took_ms),
-                prose(&recovery.why)
-            )
+            writeln!(out, "- **Recovered** in {}: {}", ms(recovery.took_ms), prose(&recovery.why))
         }
         Some(recovery) => writeln!(out, "- **Not recovered**: {}", prose(&recovery.why)),
         None if report.faults.is_empty() => {
@@ -292,7 +292,8 @@ fn held(report: &Report, out: &mut String) {
         let side = if expectation.met { &mut well } else { &mut badly };
         side.push(format!("expectation {}: {}", prose(&expectation.name), prose(&expectation.why)));
     }
-    let undone = report.faults.iter().filter(|fault| fault.state == FaultState::Undone).count();
+    let undone =
+        report.faults.iter().filter(|fault| fault.lasting && fault.state == FaultState::Undone).count();
     if undone > 0 {
         well.push(format!("{} undone, and that was checked", counted(undone, "fault")));
     }

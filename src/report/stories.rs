@@ -57,7 +57,8 @@ fn began() -> What {
 }
 
 fn plan() -> Plan {
-    let objective = |name: &str, promise: &str, tolerated, during: Option<&str>| PlannedObjective {
+    let objective = |name: &str, promise: &str, tolerated, below_ms, during: Option<&str>| PlannedObjective {
+        below_ms,
         name: words(name),
         probe: words("order"),
         promise: words(promise),
@@ -112,11 +113,12 @@ fn plan() -> Plan {
             },
         ],
         objectives: vec![
-            objective("order availability 99%", "availability 99%", Some(0.01), None),
-            objective("order p95 below 300 ms", "p95 below 300 ms", Some(0.05), None),
+            objective("order availability 99%", "availability 99%", Some(0.01), None, None),
+            objective("order p95 below 300 ms", "p95 below 300 ms", Some(0.05), Some(300.0), None),
             objective(
                 "order no outage longer than 10 s",
                 "no outage longer than 10 s",
+                None,
                 None,
                 Some("crash-pg"),
             ),

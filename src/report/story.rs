@@ -94,6 +94,15 @@ impl Story {
             .is_none_or(|known| !known.probe.observe_only && known.probe.rate.is_some())
     }
 
+    /// The strictest latency threshold promised of a probe.
+    fn below(&self, probe: &str) -> Option<f64> {
+        let objectives = self.report.plan.iter().flat_map(|plan| &plan.objectives);
+        objectives
+            .filter(|objective| objective.probe == probe)
+            .filter_map(|objective| objective.below_ms)
+            .min_by(f64::total_cmp)
+    }
+
     /// Lays a bad look at the feet of the faults that were live during it; if none was, of the one that ended
     /// last.
     fn bad_look(&mut self, at_ms: f64, intended_ms: f64, probe: &str, why: Option<&str>) {
@@ -121,6 +130,12 @@ impl Story {
         }
     }
 
+    /// Whether a fault lasts until undone, by its plan.
+    fn lasts(&self, name: &str) -> bool {
+        let mut planned = self.report.plan.iter().flat_map(|plan| &plan.faults);
+        planned.find(|fault| fault.name == name).is_none_or(|fault| fault.hold_ms.is_some())
+    }
+
     fn begin(&mut self, fault: FaultStory) {
         let faults = &mut self.report.faults;
         if faults.len() >= FAULTS {
@@ -146,13 +161,23 @@ impl Listener for Story {
         let at = Moment { ms: event.at_ms, utc: event.wall.clone() };
         self.report.run.ended = at.clone();
         match &event.what {
-            What::Sample { probe, intended_ms, outcome: Outcome::Bad, why, .. } => {
-                if self.judged(probe) && !self.report.faults.is_empty() {
-                    self.bad_look(at.ms, *intended_ms, probe, why.as_deref());
+            What::Sample { probe, intended_ms, outcome, latency_ms, why, .. } => {
+                if self.report.faults.is_empty() || !self.judged(probe) {
+                    return;
+                }
+                match outcome {
+                    Outcome::Bad => self.bad_look(at.ms, *intended_ms, probe, why.as_deref()),
+                    Outcome::Good => {
+                        if let Some(below) = self.below(probe).filter(|below| latency_ms >= below) {
+                            let why = format!("slower than {}", words::ms(below));
+                            self.bad_look(at.ms, *intended_ms, probe, Some(&why));
+                        }
+                    }
+                    Outcome::Missed => {}
                 }
                 return;
             }
-            What::Sample { .. } | What::Thinned { .. } => return,
+            What::Thinned { .. } => return,
             What::Began { run, title, file, file_hash, seed, user, sudo_user, host, version } => {
                 self.report.run = Run {
                     id: run.clone(),
@@ -192,6 +217,7 @@ impl Listener for Story {
                 harm: harm.clone(),
                 tier: *tier,
                 mechanism: mechanism.clone(),
+                lasting: self.lasts(fault),
                 state: FaultState::Injecting,
                 began: at.clone(),
                 live: None,
