@@ -4,23 +4,34 @@ use super::state::{LiveFault, State, Window};
 use crate::event::{Phase, Verdict};
 use crate::fault::Effect;
 use crate::report::facts::FaultState;
-use crate::report::paint::{Mood, Paint, fit};
+use crate::report::paint::{Mood, Paint, fit, wrapped};
 use crate::report::words::{self, ms};
 
 const NARROWEST: usize = 40;
 
-/// Draws the present, in lines of at most `width` characters (at least 40).
+/// Draws the present, in lines of at most `width` characters (at least 40), and in at most so many rows, as far as
+/// the header and the verdict fit: what matters least is left out first.
 #[must_use]
-pub fn frame(state: &State, width: usize, paint: Paint) -> Vec<String> {
-    let width = width.max(NARROWEST);
-    let mut page = Page { width, paint, lines: Vec::new() };
-    header(state, &mut page);
-    timeline(state, &mut page);
-    probes(state, &mut page);
-    budgets(state, &mut page);
-    news(state, &mut page);
-    end(state, &mut page);
-    page.lines
+pub fn frame(state: &State, width: usize, rows: usize, paint: Paint) -> Vec<String> {
+    let section = |draw: fn(&State, &mut Page)| {
+        let mut page = Page { width: width.max(NARROWEST), paint, lines: Vec::new() };
+        draw(state, &mut page);
+        page.lines
+    };
+    let mut sections = [header, timeline, probes, budgets, news, end].map(section);
+    for least in [4, 3, 1, 2] {
+        let too_many = sections.iter().map(Vec::len).sum::<usize>().saturating_sub(rows);
+        let left = sections[least].len().saturating_sub(too_many);
+        // A heading without anything below it says nothing.
+        sections[least].truncate(if left > 2 {
+            left
+        } else if too_many == 0 {
+            usize::MAX
+        } else {
+            0
+        });
+    }
+    sections.concat()
 }
 
 struct Page {
@@ -47,11 +58,18 @@ impl Page {
         self.lines.push(line);
     }
 
+    /// A text on as many lines as it needs.
+    fn wrapped(&mut self, mood: Mood, text: &str) {
+        for line in wrapped(text, self.width) {
+            self.line(&[(mood, line)]);
+        }
+    }
+
     fn heading(&mut self, text: &str, columns: &str) {
         let gap = self.width.saturating_sub(text.chars().count() + columns.chars().count());
-        let text = format!("{text}{}{columns}", " ".repeat(gap));
+        let text = fit(&format!("{text}{}{columns}", " ".repeat(gap)), self.width);
         self.lines.push(String::new());
-        self.lines.push(self.paint.dim(fit(&text, self.width)));
+        self.lines.push(self.paint.dim(text.trim_end()));
     }
 }
 
@@ -61,7 +79,7 @@ fn header(state: &State, page: &mut Page) {
     let title = fit(&state.title, room);
     page.lines.push(format!("{}  {}", page.paint.bold(title), page.paint.dim(right)));
     let (phase, mood) = phase(state);
-    page.line(&[(mood, phase)]);
+    page.wrapped(mood, &phase);
 }
 
 /// Where the run is, in words.
@@ -84,7 +102,10 @@ fn phase(state: &State) -> (String, Mood) {
                 (None, None) => (format!("faults, t = {t}"), Mood::Calm),
             }
         }
-        Phase::Unwind => ("unwind: undoing everything".to_owned(), Mood::Calm),
+        Phase::Unwind => match &state.stopping {
+            Some(why) => (format!("STOPPING, undoing everything: {why}"), Mood::Bad),
+            None => ("unwind: undoing everything".to_owned(), Mood::Calm),
+        },
         Phase::Recovery => {
             (format!("recovery: watching until it is steady again, {}", ms_coarse(passed)), Mood::Calm)
         }
@@ -104,7 +125,9 @@ fn timeline(state: &State, page: &mut Page) {
     }
     let names = column(state.faults.iter().map(|fault| fault.name.as_str()), page.width / 4);
     let kinds = column(state.faults.iter().map(|fault| fault.kind.as_str()), 10);
-    let bar = (page.width - names - kinds - 5).min(page.width / 3).max(8);
+    let bar = (page.width - names - kinds - 5)
+        .min(if page.width < 100 { page.width / 4 } else { page.width / 3 })
+        .max(8);
     let (zero, now) = (state.zero_ms, state.now_ms);
     let span = span_ms(state);
     page.heading(&format!("{} {}  {}", fit("faults", names), fit("kind", kinds), scale(span, bar)), "");
@@ -200,7 +223,7 @@ fn standing(fault: &LiveFault, state: &State) -> (Mood, String) {
         }
         Some(FaultState::NotUndone) => (Mood::Bad, format!("NOT UNDONE: {why}")),
     };
-    (if missed { Mood::Bad } else { mood }, text.trim_end().to_owned())
+    if missed { (Mood::Bad, figures) } else { (mood, text.trim_end().to_owned()) }
 }
 
 fn probes(state: &State, page: &mut Page) {
@@ -273,7 +296,7 @@ fn chance(one_in: f64) -> String {
     } else if one_in < 1e6 {
         format!(", 1 in {} by chance", words::grouped(one_in as u64))
     } else {
-        ", not by chance".to_owned()
+        ", 1 in 1,000,000 or more by chance".to_owned()
     }
 }
 
@@ -295,5 +318,5 @@ fn end(state: &State, page: &mut Page) {
         Verdict::Inconclusive | Verdict::Interrupted | Verdict::Refused => Mood::Doubt,
     };
     page.lines.push(String::new());
-    page.line(&[(mood, words::verdict(*verdict).to_owned()), (Mood::Calm, format!("  {why}"))]);
+    page.wrapped(mood, &format!("{}: {why}", words::verdict(*verdict)));
 }

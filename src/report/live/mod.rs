@@ -5,6 +5,8 @@ mod state;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -39,7 +41,9 @@ impl Live {
     #[must_use]
     pub fn on(screen: File, paint: Paint) -> Self {
         let target = match screen.try_clone() {
-            Ok(file) => ProgressDrawTarget::term_like_with_hz(Box::new(Screen { file }), 20),
+            Ok(file) => {
+                ProgressDrawTarget::term_like_with_hz(Box::new(Screen { file, frame: Mutex::default() }), 20)
+            }
             Err(_) => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(None, target);
@@ -52,9 +56,8 @@ impl Live {
     fn draw(&self) {
         let (columns, rows) = terminal::size(&self.screen).unwrap_or(USUAL);
         // The last column stays free: some terminals break the line when it is filled.
-        let mut lines = frame(&self.state, usize::from(columns).saturating_sub(1), self.paint);
-        // One row stays free for the cursor.
-        lines.truncate(usize::from(rows).saturating_sub(1).max(4));
+        let (columns, rows) = (usize::from(columns).saturating_sub(1), usize::from(rows).saturating_sub(1));
+        let lines = frame(&self.state, columns, rows, self.paint);
         self.bar.set_message(lines.join("\n"));
     }
 }
@@ -81,19 +84,25 @@ impl Face for Live {
     }
 }
 
-/// A terminal that is written to through a descriptor of its own.
+/// A terminal that is written to through a descriptor of its own, a whole frame at a time, so that it does not
+/// flicker.
 #[derive(Debug)]
 struct Screen {
     file: File,
+    frame: Mutex<String>,
 }
 
 impl Screen {
-    fn say(&self, text: &str) -> io::Result<()> {
-        (&self.file).write_all(text.as_bytes())
+    fn say(&self, text: &str) {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a terminal's movements return")]
     fn go(&self, n: usize, direction: char) -> io::Result<()> {
-        if n == 0 { Ok(()) } else { self.say(&format!("\u{1b}[{n}{direction}")) }
+        if n > 0 {
+            self.say(&format!("\u{1b}[{n}{direction}"));
+        }
+        Ok(())
     }
 }
 
@@ -123,20 +132,24 @@ impl TermLike for Screen {
     }
 
     fn write_line(&self, text: &str) -> io::Result<()> {
-        self.say(text)?;
-        self.say("\n")
+        self.say(text);
+        self.say("\n");
+        Ok(())
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        self.say(text)
+        self.say(text);
+        Ok(())
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        self.say("\r\u{1b}[2K")
+        self.say("\r\u{1b}[2K");
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
-        Ok(())
+        let frame = std::mem::take(&mut *self.frame.lock().unwrap_or_else(PoisonError::into_inner));
+        (&self.file).write_all(frame.as_bytes())
     }
 }
 
@@ -165,6 +178,17 @@ impl Face for PlainLines {
     fn end(&mut self, _: &Losses) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Writes a last text, giving whoever reads it so long: a terminal that is stopped must not keep us from ending.
+/// Whether it was written.
+#[must_use]
+pub fn say_at_last(mut out: File, text: String, within: Duration) -> bool {
+    let (done, written) = sync_channel(1);
+    let wrote = std::thread::Builder::new().name("last-words".to_owned()).spawn(move || {
+        let _ = done.send(out.write_all(text.as_bytes()).is_ok());
+    });
+    wrote.is_ok() && written.recv_timeout(within).unwrap_or(false)
 }
 
 /// Every event as a JSON object on a line of its own, for programs. Looks are among them.

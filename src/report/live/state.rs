@@ -80,6 +80,8 @@ pub(super) struct LiveProbe {
 #[derive(Debug)]
 struct Second {
     number: u64,
+    /// The moment of its first look.
+    from_ms: f64,
     good: u64,
     bad: u64,
     missed: u64,
@@ -117,7 +119,14 @@ impl LiveProbe {
             while self.seconds.len() > WINDOW_S {
                 self.seconds.pop_front();
             }
-            self.seconds.push_back(Second { number, good: 0, bad: 0, missed: 0, latencies: histogram() });
+            self.seconds.push_back(Second {
+                number,
+                from_ms: at_ms,
+                good: 0,
+                bad: 0,
+                missed: 0,
+                latencies: histogram(),
+            });
         }
         let Some(second) = self.seconds.back_mut() else { return };
         match outcome {
@@ -139,7 +148,7 @@ impl LiveProbe {
         let mut all = histogram();
         let mut first = None;
         for second in self.seconds.iter().filter(|second| second.number + WINDOW_S as u64 > now) {
-            first.get_or_insert(second.number);
+            first.get_or_insert(second.from_ms);
             window.good += second.good;
             window.bad += second.bad;
             window.missed += second.missed;
@@ -148,7 +157,7 @@ impl LiveProbe {
             }
         }
         if let Some(first) = first {
-            let span = (now_ms / 1e3 - first as f64).max(1.0);
+            let span = ((now_ms - first) / 1e3).max(1.0);
             window.rate = (window.good + window.bad) as f64 / span;
         }
         if let Some(all) = all.filter(|all| !all.is_empty()) {
@@ -218,7 +227,9 @@ impl State {
             What::Ended { verdict, why, .. } => self.ended = Some((*verdict, words::clean(why))),
             _ => {}
         }
-        if let Some(said) = words::said(&event.what) {
+        // The verdict has a line of its own, and phases are in the header.
+        let elsewhere = matches!(event.what, What::Ended { .. } | What::Phase { .. });
+        if let Some(said) = words::said(&event.what).filter(|_| !elsewhere) {
             if self.news.len() == NEWS {
                 self.news.pop_front();
             }
@@ -226,9 +237,22 @@ impl State {
         }
     }
 
-    /// Lets time pass without an event.
+    /// Lets time pass without an event, until the run has ended.
     pub fn pass(&mut self, now_ms: f64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        if self.ended.is_none() {
+            self.now_ms = self.now_ms.max(now_ms);
+        }
+    }
+
+    /// The present at a moment of a run that was written down: a picture of it.
+    #[must_use]
+    pub fn at(events: &[Event], ms: f64) -> Self {
+        let mut state = Self::default();
+        for event in events.iter().filter(|event| event.at_ms <= ms) {
+            state.take(event);
+        }
+        state.pass(ms);
+        state
     }
 
     fn planned(&mut self, plan: &Plan) {

@@ -10,16 +10,6 @@ use crate::report::{Aside, stories};
 const PLAIN: Paint = Paint { colour: false };
 const LONG: Duration = Duration::from_mins(1);
 
-/// The present of a run at a moment.
-fn at(events: &[Event], ms: f64) -> State {
-    let mut state = State::default();
-    for event in events.iter().filter(|event| event.at_ms <= ms) {
-        state.take(event);
-    }
-    state.pass(ms);
-    state
-}
-
 #[test]
 fn the_view_at_the_moments_of_a_run() {
     let moments = [
@@ -36,7 +26,7 @@ fn the_view_at_the_moments_of_a_run() {
     ];
     for (name, events, ms) in moments {
         for width in [80, 120] {
-            let lines = frame(&at(&events, ms), width, PLAIN);
+            let lines = frame(&State::at(&events, ms), width, 50, PLAIN);
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{}", lines.join("\n"));
             insta::assert_snapshot!(format!("{name}.{width}"), lines.join("\n"));
         }
@@ -60,14 +50,40 @@ fn every_moment_of_every_run_fits_any_width_with_and_without_colour() {
                 continue;
             }
             for width in [0, 40, 61, 80, 200] {
-                let plain = frame(&state, width, PLAIN);
+                let plain = frame(&state, width, 50, PLAIN);
                 assert!(plain.iter().all(|line| line.chars().count() <= width.max(40)));
-                let coloured = frame(&state, width, Paint { colour: true });
+                let coloured = frame(&state, width, 50, Paint { colour: true });
                 let bare: Vec<String> = coloured.iter().map(|line| without_colour(line)).collect();
                 assert_eq!(bare, plain, "colour changes nothing but colour");
             }
         }
     }
+}
+
+#[test]
+fn a_low_terminal_loses_what_matters_least_and_never_the_verdict() {
+    let state = State::at(&stories::broken_promise(), 99_000.0);
+    let whole = frame(&state, 100, 50, PLAIN).len();
+    for rows in 0..=whole {
+        let lines = frame(&state, 100, rows, PLAIN);
+        assert!(lines.len() <= rows.max(5), "{rows} rows:\n{}", lines.join("\n"));
+        assert!(lines.iter().any(|line| line.starts_with("FAILED: 2 of 3")), "{rows} rows");
+        assert!(lines[0].starts_with("Orders survive"));
+        assert_eq!(rows == whole, lines.len() == whole);
+    }
+}
+
+#[test]
+fn last_words_to_a_terminal_that_is_stopped_are_given_up() {
+    let (reader, writer) = pipe();
+    let long = "x".repeat(1 << 20); // More than a pipe holds.
+    assert!(!say_at_last(writer, long, Duration::from_millis(20)));
+    drop(reader);
+    let (mut reader, writer) = pipe();
+    assert!(say_at_last(writer, "bye\n".to_owned(), LONG));
+    let mut heard = String::new();
+    reader.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "bye\n");
 }
 
 fn without_colour(line: &str) -> String {
@@ -150,7 +166,7 @@ fn the_last_frame_stays_on_the_terminal() {
     assert_eq!(aside.finish(LONG).error, None);
     drop(pty.slave);
     let seen = reader.join().unwrap();
-    assert!(seen.contains("FAILED  2 of 3 objectives were broken"), "{seen}");
+    assert!(seen.contains("FAILED: 2 of 3 objectives were broken"), "{seen}");
     assert!(seen.ends_with('\n'));
 }
 
