@@ -235,3 +235,46 @@ fn a_story_does_not_grow_with_a_run() {
     assert_eq!(report.timeline_left_out, 38_000);
     assert!(report.faults.last().unwrap().began.ms > 19_998.0, "the last one is kept");
 }
+
+mod any_order {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::live::{State, frame};
+
+    /// Events of some runs, mixed up, some of them left out, some at impossible times.
+    fn muddle() -> impl Strategy<Value = Vec<Event>> {
+        let events: Vec<Event> = all()
+            .into_iter()
+            .flat_map(|(_, events)| events)
+            .filter(|event| !matches!(event.what, What::Sample { .. }) || event.at_ms.rem_euclid(1e3) < 50.0)
+            .collect();
+        let moment = prop_oneof![4 => 0.0..60_000.0, 1 => prop::sample::select(vec![0.0, -5.0, 1e18, 1e300])];
+        prop::collection::vec((prop::sample::select(events), moment), 0..60)
+            .prop_map(|events| events.into_iter().map(|(event, at_ms)| Event { at_ms, ..event }).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn every_face_bears_events_in_any_order(events in muddle(), width in 0_usize..150, rows in 0_usize..60) {
+            let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+            let report = told(&events);
+            let json = serde_json::to_value(&report).unwrap();
+            let wrong = jsonschema::validate(&schema, &json);
+            prop_assert!(wrong.is_ok(), "{:?}", wrong);
+            prop_assert!(markdown(&report).contains("## Action items"));
+            prop_assert!(junit(&report).ends_with("</testsuites>\n"));
+            let text = summary(&report, None, Paint { colour: false });
+            prop_assert!(text.lines().all(|line| line.chars().count() <= 100));
+            let mut state = State::default();
+            for event in &events {
+                state.take(event);
+                let _ = plain(event);
+                let lines = frame(&state, width, rows, Paint { colour: false });
+                prop_assert!(lines.iter().all(|line| line.chars().count() <= width.max(40)));
+            }
+        }
+    }
+}

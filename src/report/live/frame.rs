@@ -182,7 +182,7 @@ fn track(fault: &LiveFault, zero: Option<f64>, now: f64, span: f64, bar: usize) 
         cells[place(from)..=place(to.max(from))].fill('░');
     }
     if fault.state.is_some() {
-        let lived = fault.ended_ms.unwrap_or(now) - zero_ms;
+        let lived = (fault.ended_ms.unwrap_or(now) - zero_ms).max(from);
         cells[place(from.max(0.0))..=place(lived.max(0.0))].fill('█');
     }
     if zero.is_some() && now - zero_ms < span {

@@ -147,7 +147,8 @@ impl LiveProbe {
         let mut window = Window::default();
         let mut all = histogram();
         let mut first = None;
-        for second in self.seconds.iter().filter(|second| second.number + WINDOW_S as u64 > now) {
+        for second in self.seconds.iter().filter(|second| second.number.saturating_add(WINDOW_S as u64) > now)
+        {
             first.get_or_insert(second.from_ms);
             window.good += second.good;
             window.bad += second.bad;
