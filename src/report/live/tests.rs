@@ -46,7 +46,7 @@ fn every_moment_of_every_run_fits_any_width_with_and_without_colour() {
         let mut state = State::default();
         for (n, event) in events.iter().enumerate() {
             state.take(event);
-            if n % 40 != 0 && matches!(event.what, What::Sample { .. }) {
+            if n % 200 != 0 && matches!(event.what, What::Sample { .. }) {
                 continue;
             }
             for width in [0, 40, 61, 80, 200] {
