@@ -72,6 +72,8 @@ fn status(report: &Report) -> &'static str {
         "Investigating: something is not undone"
     } else if report.ending.is_none() && report.faults.iter().any(owed) {
         "Investigating: the run ended before its undo; `brownout recover` pays what is owed"
+    } else if report.steady.as_ref().is_some_and(|steady| !steady.yes) {
+        "Investigating: the system was unhealthy beforehand, so nothing was hurt"
     } else if report.faults.is_empty() {
         "Resolved: nothing was hurt"
     } else if report.recovery.as_ref().is_some_and(|recovery| recovery.yes) {
@@ -314,6 +316,9 @@ fn held(report: &Report, out: &mut String) {
         Some(recovery) => badly.push(format!("not recovered: {}", prose(&recovery.why))),
         None => {}
     }
+    if report.ending.is_none() {
+        badly.push("the run did not come to its end".to_owned());
+    }
     if let Some(stopped) = &report.stopped {
         badly.push(format!("stopped early, {}: {}", words::because_of(stopped.because), prose(&stopped.why)));
     }
@@ -326,7 +331,9 @@ fn held(report: &Report, out: &mut String) {
         )
     });
     bullets(out, "## What held", &well, "nothing that was judged");
-    bullets(out, "## What did not hold", &badly, "everything that was judged held");
+    let none =
+        if report.objectives.is_empty() { "nothing was judged" } else { "everything that was judged held" };
+    bullets(out, "## What did not hold", &badly, none);
     let spent: Vec<String> = spent.collect();
     if !spent.is_empty() {
         bullets(out, "### Error budget", &spent, "");

@@ -14,6 +14,7 @@ use crate::undo::Tier;
 /// An event at a moment of a run that began at a fixed time.
 pub(super) fn event(at_ms: f64, what: What) -> Event {
     let began: Timestamp = "2026-03-02T14:02:00Z".parse().unwrap();
+    let at_ms = (at_ms * 1e3).round() / 1e3;
     let wall = began + jiff::SignedDuration::from_micros((at_ms * 1e3) as i64);
     Event { at_ms, wall: format!("{wall:.3}"), what }
 }

@@ -54,7 +54,7 @@ impl Story {
         report.version = VERSION;
         for (place, hurt) in &self.hurts {
             if let Some(fault) = report.faults.get_mut(*place) {
-                fault.hurt_ms = Some(hurt.to - hurt.from);
+                fault.hurt_ms = Some(to_the_microsecond(hurt.to - hurt.from));
             }
         }
         if !journal.none() {
@@ -121,7 +121,7 @@ impl Story {
             fault.bad_looks += 1;
             fault.noticed.get_or_insert_with(|| Noticed {
                 probe: probe.to_owned(),
-                after_ms: at_ms - fault.began.ms,
+                after_ms: to_the_microsecond(at_ms - fault.began.ms),
                 why: why.map(str::to_owned),
             });
             let hurt = self.hurts.entry(place).or_insert(Hurt { from: intended_ms, to: at_ms });
@@ -203,7 +203,7 @@ impl Listener for Story {
             What::Warning { text } => self.report.warnings.push(text.clone()),
             What::Phase { phase } => {
                 if let Some(last) = self.report.phases.last_mut() {
-                    last.lasted_ms = Some(at.ms - last.began.ms);
+                    last.lasted_ms = Some(to_the_microsecond(at.ms - last.began.ms));
                 }
                 self.report.phases.push(Span { phase: *phase, began: at.clone(), lasted_ms: None });
             }
@@ -317,6 +317,11 @@ impl Listener for Story {
     }
 }
 
+/// Without the noise that a difference of floating-point milliseconds leaves.
+fn to_the_microsecond(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}
+
 fn impact(report: &Report) -> Impact {
     let judged =
         || report.probes.iter().filter(|probe| !probe.probe.observe_only && probe.probe.rate.is_some());
@@ -329,7 +334,7 @@ fn impact(report: &Report) -> Impact {
     let rate = |(looks, bad): (u64, u64)| (looks > 0).then(|| bad as f64 / looks as f64);
     let (steady, faults) = (sum(Phase::Steady), sum(Phase::Faults));
     let began = report.faults.first().map(|fault| fault.began.ms);
-    let since = |ms: f64| began.map(|began| ms - began);
+    let since = |ms: f64| began.map(|began| to_the_microsecond(ms - began));
     let noticed = report
         .faults
         .iter()
