@@ -347,10 +347,10 @@ impl Listener for Vec<Event> {
 }
 
 impl Event {
-    /// An event at a moment of the run's clock.
+    /// An event at a moment of the run's clock, to the microsecond.
     #[must_use]
     pub fn new(clock: &Clock, at: Duration, what: What) -> Self {
-        Self { at_ms: at.as_secs_f64() * 1e3, wall: clock.wall(at).to_string(), what }
+        Self { at_ms: at.as_micros() as f64 / 1e3, wall: clock.wall(at).to_string(), what }
     }
 }
 

@@ -86,6 +86,9 @@ pub struct PlannedObjective {
     /// The tolerated ratio of bad looks; absent for the longest outage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerated: Option<f64>,
+    /// For latency: a look that takes longer breaks it, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below_ms: Option<f64>,
     /// The fault during which it stands instead of the general one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub during: Option<String>,

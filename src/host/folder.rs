@@ -4,16 +4,19 @@
 //! folder's own descriptor (openat(2), renameat(2), fchownat(2)) and follows no symbolic link, so that
 //! the caller cannot turn a report into a write elsewhere.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
-use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, unlinkat};
+
+/// How folders are opened.
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// The folders below a folder that are given away with it.
 const DEPTH: usize = 4;
@@ -26,21 +29,52 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder.
+    /// Opens a folder. The path is taken as it is meant: links in it are followed.
     ///
     /// # Errors
-    /// When it is absent, is a symbolic link or not a folder, or may not be read.
+    /// When it is absent, not a folder, or may not be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { fd: open_folder(nix::fcntl::AT_FDCWD, path)?, path: path.to_owned() })
+        let fd = openat(nix::fcntl::AT_FDCWD, here(path), FOLDER, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens a folder, making it and those above it where they are missing; also those that were made, outermost
+    /// first.
+    ///
+    /// # Errors
+    /// When one cannot be made or opened.
+    pub fn open_or_make(path: &Path) -> io::Result<(Self, Vec<Self>)> {
+        let there = path.ancestors().find(|above| here(above).is_dir()).unwrap_or(Path::new(""));
+        let missing = path.strip_prefix(there).unwrap_or(path);
+        let (mut folder, mut made) = (Self::open(there)?, Vec::new());
+        for name in missing {
+            let inner = match folder.make(name) {
+                // Another run was faster.
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => folder.inner(name)?,
+                Err(why) => return Err(why),
+                Ok(new) => {
+                    made.push(Self { fd: new.fd.try_clone()?, path: new.path.clone() });
+                    new
+                }
+            };
+            folder = inner;
+        }
+        Ok((folder, made))
+    }
+
+    /// Opens a folder in this one, if it really is one.
+    fn inner(&self, name: &OsStr) -> io::Result<Self> {
+        let fd = openat(&self.fd, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?;
+        Ok(Self { fd, path: self.path.join(name) })
     }
 
     /// Makes a folder inside this one; it must not exist.
     ///
     /// # Errors
     /// When it exists or cannot be made.
-    pub fn make(&self, name: &str) -> io::Result<Self> {
-        mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755))?;
-        Ok(Self { fd: open_folder(&self.fd, Path::new(name))?, path: self.path.join(name) })
+    pub fn make(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        mkdirat(&self.fd, name.as_ref(), Mode::from_bits_truncate(0o755))?;
+        self.inner(name.as_ref())
     }
 
     /// Its path when it was opened, for people and for child processes.
@@ -83,11 +117,19 @@ impl Folder {
     pub fn give(&self, owner: Owner) -> io::Result<()> {
         give(&self.fd, owner, DEPTH)
     }
+
+    /// Gives the folder alone, and nothing in it.
+    ///
+    /// # Errors
+    /// When it could not be given.
+    pub fn give_itself(&self, owner: Owner) -> io::Result<()> {
+        Ok(fchown(&self.fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?)
+    }
 }
 
-fn open_folder(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    Ok(openat(at, path, flags, Mode::empty())?)
+/// The empty path is the working directory.
+fn here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 fn give(folder: &OwnedFd, owner: Owner, depth: usize) -> io::Result<()> {
@@ -113,8 +155,7 @@ fn give(folder: &OwnedFd, owner: Owner, depth: usize) -> io::Result<()> {
         }
         if entry.file_type() == Some(Type::Directory) {
             if depth > 0 {
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-                let inner = openat(folder, name, flags, Mode::empty());
+                let inner = openat(folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty());
                 note(inner.map_err(io::Error::from).and_then(|inner| give(&inner, owner, depth - 1)));
             }
         } else {
@@ -149,27 +190,6 @@ impl Owner {
         let owner = Self { uid: number("SUDO_UID")?, gid: number("SUDO_GID")? };
         (owner.uid != 0).then_some(owner)
     }
-}
-
-/// Makes a folder and those above it; which of them were new, outermost first.
-///
-/// # Errors
-/// When one cannot be made.
-pub fn make_all(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let missing: Vec<PathBuf> = path
-        .ancestors()
-        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
-        .map(Path::to_owned)
-        .collect();
-    let mut new = Vec::new();
-    for folder in missing.into_iter().rev() {
-        match nix::unistd::mkdir(&folder, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => new.push(folder),
-            Err(Errno::EEXIST) => {}
-            Err(why) => return Err(why.into()),
-        }
-    }
-    Ok(new)
 }
 
 #[cfg(test)]
@@ -243,10 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_folders_that_were_missing_are_told() {
+    fn only_the_folders_that_were_missing_are_made_and_told() {
         let place = tempfile::tempdir().unwrap();
         let deep = place.path().join("a/b");
-        assert_eq!(make_all(&deep).unwrap(), [place.path().join("a"), deep.clone()]);
-        assert_eq!(make_all(&deep).unwrap(), Vec::<PathBuf>::new());
+        let (folder, made) = Folder::open_or_make(&deep).unwrap();
+        assert_eq!(folder.path(), deep);
+        assert_eq!(made.iter().map(Folder::path).collect::<Vec<_>>(), [place.path().join("a"), deep.clone()]);
+        let (folder, made) = Folder::open_or_make(&deep).unwrap();
+        assert!(made.is_empty() && folder.path() == deep);
+        std::fs::write(place.path().join("file"), "").unwrap();
+        assert!(Folder::open_or_make(&place.path().join("file/c")).is_err());
     }
 }

@@ -157,6 +157,8 @@ pub struct FaultStory {
     pub tier: Tier,
     /// By which mechanism it was held.
     pub mechanism: Option<String>,
+    /// Whether it lasts until undone; one that does not (a kill) cannot be taken back.
+    pub lasting: bool,
     /// What became of it.
     pub state: FaultState,
     /// When its injection began.
@@ -173,15 +175,16 @@ pub struct FaultStory {
     pub undo_ms: Option<f64>,
     /// Why it failed or is not undone.
     pub why: Option<String>,
-    /// The first bad look after it began.
+    /// The first look after it began that broke a promise.
     pub noticed: Option<Noticed>,
-    /// Bad looks while it was live, or after it until the next fault, as far as they were heard of.
+    /// Looks that broke a promise, by failing or by being slower than an objective's threshold, while it was
+    /// live, or after it until the next fault; as far as they were heard of.
     pub bad_looks: u64,
     /// From the intended start of the first of these to the end of the last, milliseconds.
     pub hurt_ms: Option<f64>,
 }
 
-/// The first bad look after a fault began.
+/// The first look after a fault began that broke a promise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Noticed {
     /// The probe that saw it.

@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use super::facts::Report;
 use super::{junit, markdown};
-use crate::host::folder::{Folder, Owner, make_all};
+use crate::host::folder::{Folder, Owner};
 
 /// The folder of one run.
 #[derive(Debug)]
 pub struct RunFolder {
     folder: Folder,
     /// Folders made on the way, outermost first: they belong to the caller too.
-    made: Vec<PathBuf>,
+    made: Vec<Folder>,
 }
 
 /// A folder or file that could not be made.
@@ -37,8 +37,7 @@ impl RunFolder {
             let path = path.to_owned();
             move |why| FolderError { path, why }
         };
-        let made = make_all(runs).map_err(failed(runs))?;
-        let above = Folder::open(runs).map_err(failed(runs))?;
+        let (above, made) = Folder::open_or_make(runs).map_err(failed(runs))?;
         if !runs.join(".gitignore").exists() {
             // Somebody else may make it at the same moment, and it is a courtesy only.
             let _ = above.write(".gitignore", b"*\n");
@@ -72,8 +71,8 @@ impl RunFolder {
                 }
             };
             gave(self.folder.give(owner), self.path());
-            for path in &self.made {
-                gave(Folder::open(path).and_then(|made| made.give(owner)), path);
+            for made in &self.made {
+                gave(made.give_itself(owner), made.path());
             }
         }
         troubles

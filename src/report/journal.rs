@@ -3,6 +3,7 @@
 //! Kept in full: everything but looks and budgets. Of each probe's good looks the first 2,000 are kept, then one
 //! in 2 until as many again are kept, then one in 4, and so on; the same for bad and missed looks from
 //! 10,000, and for each objective's budget from 4,000. So a journal grows with the logarithm of a run's length.
+//! Of each probe the next 100 looks after a fault began or ended are kept too, so that these moments can be seen.
 //! A line says so whenever it gets thinner, and the tallies at the end count every look.
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub const NAME: &str = "journal.ndjson";
 const FLUSH: Duration = Duration::from_millis(200);
 const GOOD_IN_FULL: u64 = 2_000;
 const BAD_IN_FULL: u64 = 10_000;
+const NEAR_A_FAULT: u64 = 100;
 const BUDGETS_IN_FULL: u64 = 4_000;
 /// Lines kept for another try while the disk is full.
 const HELD_BACK: usize = 10_000;
@@ -80,6 +82,8 @@ struct Thinning {
     good: BTreeMap<String, Sieve>,
     bad: BTreeMap<String, Sieve>,
     budgets: BTreeMap<String, Sieve>,
+    /// How often a fault began or ended.
+    turns: u64,
 }
 
 /// Whether an event is kept.
@@ -98,20 +102,35 @@ impl Thinning {
     fn keeps(&mut self, what: &What) -> Kept {
         match what {
             What::Sample { probe, outcome: Outcome::Good, .. } => {
-                sift(&mut self.good, probe, GOOD_IN_FULL, "good looks")
+                sift(&mut self.good, probe, GOOD_IN_FULL, self.turns, "good looks")
             }
-            What::Sample { probe, .. } => sift(&mut self.bad, probe, BAD_IN_FULL, "bad and missed looks"),
-            What::Budget { objective, .. } => sift(&mut self.budgets, objective, BUDGETS_IN_FULL, "budgets"),
+            What::Sample { probe, .. } => {
+                sift(&mut self.bad, probe, BAD_IN_FULL, self.turns, "bad and missed looks")
+            }
+            What::Budget { objective, .. } => {
+                sift(&mut self.budgets, objective, BUDGETS_IN_FULL, 0, "budgets")
+            }
+            What::Injecting { .. } | What::Undone { .. } => {
+                self.turns += 1;
+                Kept::Yes
+            }
             _ => Kept::Yes,
         }
     }
 }
 
-fn sift(sieves: &mut BTreeMap<String, Sieve>, name: &str, in_full: u64, things: &str) -> Kept {
+fn sift(sieves: &mut BTreeMap<String, Sieve>, name: &str, in_full: u64, turns: u64, things: &str) -> Kept {
     let sieve = match sieves.get_mut(name) {
         Some(sieve) => sieve,
         None => sieves.entry(name.to_owned()).or_default(),
     };
+    if sieve.turns != turns {
+        (sieve.turns, sieve.near) = (turns, NEAR_A_FAULT);
+    }
+    if sieve.near > 0 {
+        sieve.near -= 1;
+        return Kept::Yes;
+    }
     let one_in = 1 << (sieve.kept / in_full).min(63);
     let kept = sieve.seen.is_multiple_of(one_in);
     sieve.seen += 1;
@@ -130,6 +149,9 @@ fn sift(sieves: &mut BTreeMap<String, Sieve>, name: &str, in_full: u64, things: 
 struct Sieve {
     seen: u64,
     kept: u64,
+    /// The turn it last heard of, and the looks left of those kept after it.
+    turns: u64,
+    near: u64,
 }
 
 /// The file, as its thread sees it.
@@ -236,6 +258,10 @@ pub enum JournalError {
 /// When the file cannot be read, or a whole line is no event.
 pub fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
     let bytes = std::fs::read(path).map_err(|why| JournalError::File { path: path.to_owned(), why })?;
+    parse(path, &bytes)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Event>, JournalError> {
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     bytes[..whole]
         .split(|byte| *byte == b'\n')
@@ -285,9 +311,8 @@ mod tests {
         let (_place, path, _) = written(&events);
         let whole = std::fs::read(&path).unwrap();
         for end in 0..whole.len() {
-            std::fs::write(&path, &whole[..end]).unwrap();
             let lines = whole[..end].split(|byte| *byte == b'\n').count() - 1;
-            assert_eq!(read(&path).unwrap(), events[..lines], "torn at {end}");
+            assert_eq!(parse(&path, &whole[..end]).unwrap(), events[..lines], "torn at {end}");
         }
     }
 
@@ -322,6 +347,9 @@ mod tests {
         let bad = stories::look("order", 0.0, Some("refused")).what;
         assert!((0..9_999).all(|_| thinning.keeps(&bad) == Kept::Yes), "bad looks have their own bound");
         assert_eq!(thinning.keeps(&stories::look("other", 0.0, None).what), Kept::Yes);
+        thinning.keeps(&What::Undone { fault: "slow".to_owned(), took_ms: 1.0 });
+        assert!((0..100).all(|_| thinning.keeps(&look) == Kept::Yes), "all looks near a fault's end");
+        assert!((0..1000).any(|_| thinning.keeps(&look) == Kept::No));
     }
 
     #[test]

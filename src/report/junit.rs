@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::facts::{FaultState, FaultStory, Report};
 use super::words;
-use crate::event::{Judgement, StopReason};
+use crate::event::{Judged, Judgement, StopReason};
 use crate::fault::Effect;
 
 /// How one case came out, with its message.
@@ -76,38 +76,30 @@ fn cases(report: &Report) -> Vec<(String, f64, Case)> {
     if let Some(steady) = &report.steady {
         cases.push(("steady state".to_owned(), 0.0, yes_or(steady.yes, &steady.why)));
     }
+    let skipped = |what: &str| Case::Skipped(format!("not {what}: the run ended before"));
     let planned = report.plan.as_ref();
-    for objective in planned.iter().flat_map(|plan| &plan.objectives) {
-        if !report.objectives.iter().any(|judged| judged.objective == objective.name) {
-            let why = Case::Skipped("not judged: the run ended before".to_owned());
-            cases.push((format!("objective {}", objective.name), 0.0, why));
-        }
+    let names = planned.iter().flat_map(|plan| &plan.objectives).map(|objective| objective.name.as_str());
+    let judged = report.objectives.iter().map(|judged| (judged.objective.as_str(), judgement(judged)));
+    for (name, case) in in_planned_order(names, judged) {
+        cases.push((format!("objective {name}"), 0.0, case.unwrap_or_else(|| skipped("judged"))));
     }
-    for judged in &report.objectives {
-        let case = match judged.judgement {
-            Judgement::Passed => Case::Passed,
-            Judgement::Failed => Case::Failed(judged.why.clone()),
-            Judgement::Inconclusive => Case::Error(judged.why.clone()),
-        };
-        cases.push((format!("objective {}", judged.objective), 0.0, case));
-    }
-    for expectation in planned.iter().flat_map(|plan| &plan.expectations) {
-        if !report.expectations.iter().any(|met| met.name == expectation.name) {
-            let why = Case::Skipped("not decided: the run ended before".to_owned());
-            cases.push((format!("expectation {}", expectation.name), 0.0, why));
-        }
-    }
-    for expectation in &report.expectations {
-        let case = yes_or(expectation.met, &expectation.why);
-        cases.push((format!("expectation {}", expectation.name), 0.0, case));
+    let names = planned.iter().flat_map(|plan| &plan.expectations).map(|expected| expected.name.as_str());
+    let decided = report
+        .expectations
+        .iter()
+        .map(|expected| (expected.name.as_str(), yes_or(expected.met, &expected.why)));
+    for (name, case) in in_planned_order(names, decided) {
+        cases.push((format!("expectation {name}"), 0.0, case.unwrap_or_else(|| skipped("decided"))));
     }
     for fault in planned.iter().flat_map(|plan| &plan.faults) {
         if !report.faults.iter().any(|begun| begun.name == fault.name) {
-            let why = Case::Skipped("not begun: the run ended before".to_owned());
-            cases.push((format!("fault {} took hold", fault.name), 0.0, why));
+            cases.push((format!("fault {} took hold", fault.name), 0.0, skipped("begun")));
         }
     }
-    for fault in &report.faults {
+    for (place, fault) in report.faults.iter().enumerate() {
+        let before = report.faults[..place].iter().filter(|before| before.name == fault.name).count();
+        let name =
+            if before == 0 { fault.name.clone() } else { format!("{} (time {})", fault.name, before + 1) };
         let seconds = |from: f64, to: Option<f64>| to.map_or(0.0, |to| (to - from).max(0.0) / 1e3);
         let live = fault.live.as_ref().map(|live| live.ms);
         cases.push((
@@ -122,7 +114,7 @@ fn cases(report: &Report) -> Vec<(String, f64, Case)> {
                 Case::Failed("the run ended before its undo: `brownout recover` pays what is owed".to_owned())
             }
         };
-        cases.push((format!("fault {} undone", fault.name), fault.undo_ms.unwrap_or(0.0) / 1e3, undone));
+        cases.push((format!("fault {name} undone"), fault.undo_ms.unwrap_or(0.0) / 1e3, undone));
     }
     if let Some(recovery) = &report.recovery {
         let case = yes_or(recovery.yes, &recovery.why);
@@ -130,6 +122,29 @@ fn cases(report: &Report) -> Vec<(String, f64, Case)> {
     }
     let whole = (report.run.ended.ms - report.run.began.ms) / 1e3;
     cases.push(("ran to its end".to_owned(), whole, to_its_end(report)));
+    cases
+}
+
+fn judgement(judged: &Judged) -> Case {
+    match judged.judgement {
+        Judgement::Passed => Case::Passed,
+        Judgement::Failed => Case::Failed(judged.why.clone()),
+        Judgement::Inconclusive => Case::Error(judged.why.clone()),
+    }
+}
+
+/// What was planned with how it came out, if it did; then what came out unplanned.
+fn in_planned_order<'a>(
+    planned: impl Iterator<Item = &'a str>,
+    came_out: impl Iterator<Item = (&'a str, Case)>,
+) -> Vec<(&'a str, Option<Case>)> {
+    let mut cases: Vec<(&str, Option<Case>)> = planned.map(|name| (name, None)).collect();
+    for (name, case) in came_out {
+        match cases.iter_mut().find(|(planned, known)| *planned == name && known.is_none()) {
+            Some((_, known)) => *known = Some(case),
+            None => cases.push((name, Some(case))),
+        }
+    }
     cases
 }
 

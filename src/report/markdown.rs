@@ -72,6 +72,8 @@ fn status(report: &Report) -> &'static str {
         "Investigating: something is not undone"
     } else if report.ending.is_none() && report.faults.iter().any(owed) {
         "Investigating: the run ended before its undo; `brownout recover` pays what is owed"
+    } else if report.steady.as_ref().is_some_and(|steady| !steady.yes) {
+        "Investigating: the system was unhealthy beforehand, so nothing was hurt"
     } else if report.faults.is_empty() {
         "Resolved: nothing was hurt"
     } else if report.recovery.as_ref().is_some_and(|recovery| recovery.yes) {
@@ -205,6 +207,7 @@ fn faults(report: &Report, out: &mut String) {
         };
         let undone = match (fault.state, fault.undo_ms) {
             (FaultState::NotUndone, _) => "**NOT UNDONE**".to_owned(),
+            _ if !fault.lasting => "cannot be taken back".to_owned(),
             (_, Some(took)) => ms(took),
             (_, None) => "not measured".to_owned(),
         };
@@ -217,8 +220,12 @@ fn faults(report: &Report, out: &mut String) {
             prose(&fault.kind),
             prose(&fault.harm),
             words::seconds(fault.began.ms),
-            words::latency(lasted),
-            fault.tier,
+            words::latency(lasted.filter(|_| fault.lasting)),
+            if fault.lasting {
+                fault.tier.to_string()
+            } else {
+                "nothing lasts that could be undone".to_owned()
+            },
         );
     }
     out.push('\n');
@@ -238,7 +245,7 @@ fn detection_and_recovery(report: &Report, out: &mut String) {
                 counted(fault.bad_looks as usize, "bad look"),
                 words::latency(fault.hurt_ms),
             ),
-            None => writeln!(out, "- **{name}** was not noticed: no look was bad because of it"),
+            None => writeln!(out, "- **{name}** was not noticed: no look broke a promise"),
         };
     }
     if let Some(after) = report.impact.guard_after_ms {
@@ -250,12 +257,7 @@ fn detection_and_recovery(report: &Report, out: &mut String) {
     }
     let _ = match &report.recovery {
         Some(recovery) if recovery.yes => {
-            writeln!(
-                out,
-                "- **Recovered** {} after the last undo: {}",
-                ms(recovery.took_ms),
-                prose(&recovery.why)
-            )
+            writeln!(out, "- **Recovered** in {}: {}", ms(recovery.took_ms), prose(&recovery.why))
         }
         Some(recovery) => writeln!(out, "- **Not recovered**: {}", prose(&recovery.why)),
         None if report.faults.is_empty() => {
@@ -292,7 +294,8 @@ fn held(report: &Report, out: &mut String) {
         let side = if expectation.met { &mut well } else { &mut badly };
         side.push(format!("expectation {}: {}", prose(&expectation.name), prose(&expectation.why)));
     }
-    let undone = report.faults.iter().filter(|fault| fault.state == FaultState::Undone).count();
+    let undone =
+        report.faults.iter().filter(|fault| fault.lasting && fault.state == FaultState::Undone).count();
     if undone > 0 {
         well.push(format!("{} undone, and that was checked", counted(undone, "fault")));
     }
@@ -313,6 +316,9 @@ fn held(report: &Report, out: &mut String) {
         Some(recovery) => badly.push(format!("not recovered: {}", prose(&recovery.why))),
         None => {}
     }
+    if report.ending.is_none() {
+        badly.push("the run did not come to its end".to_owned());
+    }
     if let Some(stopped) = &report.stopped {
         badly.push(format!("stopped early, {}: {}", words::because_of(stopped.because), prose(&stopped.why)));
     }
@@ -325,7 +331,9 @@ fn held(report: &Report, out: &mut String) {
         )
     });
     bullets(out, "## What held", &well, "nothing that was judged");
-    bullets(out, "## What did not hold", &badly, "everything that was judged held");
+    let none =
+        if report.objectives.is_empty() { "nothing was judged" } else { "everything that was judged held" };
+    bullets(out, "## What did not hold", &badly, none);
     let spent: Vec<String> = spent.collect();
     if !spent.is_empty() {
         bullets(out, "### Error budget", &spent, "");

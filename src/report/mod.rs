@@ -7,6 +7,7 @@ mod facts;
 mod folder;
 pub mod journal;
 mod junit;
+pub mod live;
 mod markdown;
 mod paint;
 mod story;

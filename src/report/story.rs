@@ -54,7 +54,7 @@ impl Story {
         report.version = VERSION;
         for (place, hurt) in &self.hurts {
             if let Some(fault) = report.faults.get_mut(*place) {
-                fault.hurt_ms = Some(hurt.to - hurt.from);
+                fault.hurt_ms = Some(to_the_microsecond(hurt.to - hurt.from));
             }
         }
         if !journal.none() {
@@ -94,6 +94,15 @@ impl Story {
             .is_none_or(|known| !known.probe.observe_only && known.probe.rate.is_some())
     }
 
+    /// The strictest latency threshold promised of a probe.
+    fn below(&self, probe: &str) -> Option<f64> {
+        let objectives = self.report.plan.iter().flat_map(|plan| &plan.objectives);
+        objectives
+            .filter(|objective| objective.probe == probe)
+            .filter_map(|objective| objective.below_ms)
+            .min_by(f64::total_cmp)
+    }
+
     /// Lays a bad look at the feet of the faults that were live during it; if none was, of the one that ended
     /// last.
     fn bad_look(&mut self, at_ms: f64, intended_ms: f64, probe: &str, why: Option<&str>) {
@@ -112,13 +121,19 @@ impl Story {
             fault.bad_looks += 1;
             fault.noticed.get_or_insert_with(|| Noticed {
                 probe: probe.to_owned(),
-                after_ms: at_ms - fault.began.ms,
+                after_ms: to_the_microsecond(at_ms - fault.began.ms),
                 why: why.map(str::to_owned),
             });
             let hurt = self.hurts.entry(place).or_insert(Hurt { from: intended_ms, to: at_ms });
             hurt.from = hurt.from.min(intended_ms);
             hurt.to = hurt.to.max(at_ms);
         }
+    }
+
+    /// Whether a fault lasts until undone, by its plan.
+    fn lasts(&self, name: &str) -> bool {
+        let mut planned = self.report.plan.iter().flat_map(|plan| &plan.faults);
+        planned.find(|fault| fault.name == name).is_none_or(|fault| fault.hold_ms.is_some())
     }
 
     fn begin(&mut self, fault: FaultStory) {
@@ -146,13 +161,23 @@ impl Listener for Story {
         let at = Moment { ms: event.at_ms, utc: event.wall.clone() };
         self.report.run.ended = at.clone();
         match &event.what {
-            What::Sample { probe, intended_ms, outcome: Outcome::Bad, why, .. } => {
-                if self.judged(probe) && !self.report.faults.is_empty() {
-                    self.bad_look(at.ms, *intended_ms, probe, why.as_deref());
+            What::Sample { probe, intended_ms, outcome, latency_ms, why, .. } => {
+                if self.report.faults.is_empty() || !self.judged(probe) {
+                    return;
+                }
+                match outcome {
+                    Outcome::Bad => self.bad_look(at.ms, *intended_ms, probe, why.as_deref()),
+                    Outcome::Good => {
+                        if let Some(below) = self.below(probe).filter(|below| latency_ms >= below) {
+                            let why = format!("slower than {}", words::ms(below));
+                            self.bad_look(at.ms, *intended_ms, probe, Some(&why));
+                        }
+                    }
+                    Outcome::Missed => {}
                 }
                 return;
             }
-            What::Sample { .. } | What::Thinned { .. } => return,
+            What::Thinned { .. } => return,
             What::Began { run, title, file, file_hash, seed, user, sudo_user, host, version } => {
                 self.report.run = Run {
                     id: run.clone(),
@@ -178,7 +203,7 @@ impl Listener for Story {
             What::Warning { text } => self.report.warnings.push(text.clone()),
             What::Phase { phase } => {
                 if let Some(last) = self.report.phases.last_mut() {
-                    last.lasted_ms = Some(at.ms - last.began.ms);
+                    last.lasted_ms = Some(to_the_microsecond(at.ms - last.began.ms));
                 }
                 self.report.phases.push(Span { phase: *phase, began: at.clone(), lasted_ms: None });
             }
@@ -192,6 +217,7 @@ impl Listener for Story {
                 harm: harm.clone(),
                 tier: *tier,
                 mechanism: mechanism.clone(),
+                lasting: self.lasts(fault),
                 state: FaultState::Injecting,
                 began: at.clone(),
                 live: None,
@@ -291,6 +317,11 @@ impl Listener for Story {
     }
 }
 
+/// Without the noise that a difference of floating-point milliseconds leaves.
+fn to_the_microsecond(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}
+
 fn impact(report: &Report) -> Impact {
     let judged =
         || report.probes.iter().filter(|probe| !probe.probe.observe_only && probe.probe.rate.is_some());
@@ -303,7 +334,7 @@ fn impact(report: &Report) -> Impact {
     let rate = |(looks, bad): (u64, u64)| (looks > 0).then(|| bad as f64 / looks as f64);
     let (steady, faults) = (sum(Phase::Steady), sum(Phase::Faults));
     let began = report.faults.first().map(|fault| fault.began.ms);
-    let since = |ms: f64| began.map(|began| ms - began);
+    let since = |ms: f64| began.map(|began| to_the_microsecond(ms - began));
     let noticed = report
         .faults
         .iter()

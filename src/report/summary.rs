@@ -46,7 +46,7 @@ pub fn summary(report: &Report, place: Option<&Path>, paint: Paint) -> String {
     }
     if let Some(recovery) = &report.recovery {
         let (mood, text) = if recovery.yes {
-            (Mood::Good, format!("{} after the last undo: {}", ms(recovery.took_ms), recovery.why))
+            (Mood::Good, format!("in {}: {}", ms(recovery.took_ms), recovery.why))
         } else {
             (Mood::Bad, format!("no: {}", recovery.why))
         };
@@ -114,12 +114,13 @@ fn happened(fault: &FaultStory) -> String {
     let end = match (fault.state, fault.undo_ms) {
         (FaultState::NotUndone, _) => "; NOT UNDONE".to_owned(),
         (FaultState::Injecting | FaultState::Live, _) => "; its undo was not seen".to_owned(),
+        _ if !fault.lasting => "; it cannot be taken back".to_owned(),
         (_, Some(took)) => {
             format!("; undone in {} after {}", ms(took), words::latency(lasted))
         }
         (_, None) => String::new(),
     };
-    format!("{} {} {}; {hold}{end}", words::seconds(fault.began.ms), fault.name, fault.harm)
+    format!("{} {}: {}; {hold}{end}", words::seconds(fault.began.ms), fault.name, fault.harm)
 }
 
 fn noticed(fault: &FaultStory) -> String {
@@ -132,7 +133,7 @@ fn noticed(fault: &FaultStory) -> String {
             counted(fault.bad_looks as usize, "bad look"),
             words::latency(fault.hurt_ms)
         ),
-        None => "by nobody: no look was bad because of it".to_owned(),
+        None => "by nobody: no look broke a promise".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use super::*;
 use crate::event::{Event, Listener, Losses, What};
@@ -60,10 +61,17 @@ fn the_facts_of_a_run_are_those_that_happened() {
     insta::assert_snapshot!("broken_promise.json", json(&told(&stories::broken_promise())));
 }
 
+fn validator() -> &'static jsonschema::Validator {
+    static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        jsonschema::validator_for(&schema).unwrap()
+    });
+    &VALIDATOR
+}
+
 #[test]
 fn every_report_fits_the_published_schema() {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    let validator = validator();
     for (name, events) in all() {
         for end in [1, events.len() / 3, events.len() / 2, events.len()] {
             let report = serde_json::from_str(&json(&told(&events[..end]))).unwrap();
@@ -76,8 +84,7 @@ fn every_report_fits_the_published_schema() {
 
 #[test]
 fn the_schema_knows_every_field_there_is() {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    let validator = validator();
     let mut report: serde_json::Value =
         serde_json::from_str(&json(&told(&stories::broken_promise()))).unwrap();
     report["faults"][0]["surprise"] = 1.into();
@@ -151,28 +158,22 @@ fn hostile_text_breaks_neither_a_table_nor_a_terminal() {
 #[test]
 fn junit_is_xml_that_another_program_reads() {
     const READ: &str = "import sys, xml.dom.minidom as m
-d = m.parseString(sys.stdin.buffer.read()).documentElement
-cases = d.getElementsByTagName('testcase')
-print(d.getAttribute('tests'), len(cases), d.getAttribute('failures'), len(d.getElementsByTagName('failure')),
-      d.getAttribute('errors'), len(d.getElementsByTagName('error')), d.getAttribute('skipped'),
-      len(d.getElementsByTagName('skipped')))";
-    let mut reports: Vec<Report> = all().iter().map(|(_, events)| told(events)).collect();
-    reports.push(hostile());
-    for report in reports {
-        let spawned =
-            Command::new("python3").args(["-c", READ]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let Ok(mut python) = spawned else {
-            assert_ne!(std::env::var("BROWNOUT_TESTS_REQUIRE").as_deref(), Ok("all"), "python3 is missing");
-            eprintln!("SKIPPED: there is no python3 to read the XML");
-            return;
-        };
-        python.stdin.take().unwrap().write_all(junit(&report).as_bytes()).unwrap();
-        let out = python.wait_with_output().unwrap();
-        assert!(out.status.success(), "{}", junit(&report));
-        let counts: Vec<u32> =
-            String::from_utf8(out.stdout).unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect();
-        assert!(counts.chunks(2).all(|pair| pair[0] == pair[1]), "{counts:?}");
-    }
+for text in sys.stdin.buffer.read().split(b'\\0'):
+    d = m.parseString(text).documentElement
+    for tag, count in [('testcase', 'tests'), ('failure', 'failures'), ('error', 'errors'), ('skipped', 'skipped')]:
+        assert int(d.getAttribute(count)) == len(d.getElementsByTagName(tag)), (tag, text)
+print('read')";
+    let mut texts: Vec<String> = all().iter().map(|(_, events)| junit(&told(events))).collect();
+    texts.push(junit(&hostile()));
+    let spawned =
+        Command::new("python3").args(["-c", READ]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut python) = spawned else {
+        assert_ne!(std::env::var("BROWNOUT_TESTS_REQUIRE").as_deref(), Ok("all"), "python3 is missing");
+        eprintln!("SKIPPED: there is no python3 to read the XML");
+        return;
+    };
+    python.stdin.take().unwrap().write_all(texts.join("\0").as_bytes()).unwrap();
+    assert_eq!(python.wait_with_output().unwrap().stdout, b"read\n", "python's own words are above");
 }
 
 #[test]
@@ -234,4 +235,46 @@ fn a_story_does_not_grow_with_a_run() {
     assert_eq!((report.faults.len(), report.timeline.len()), (2_000, 2_000));
     assert_eq!(report.timeline_left_out, 38_000);
     assert!(report.faults.last().unwrap().began.ms > 19_998.0, "the last one is kept");
+}
+
+mod any_order {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::live::{State, frame};
+
+    /// Events of some runs, mixed up, some of them left out, some at impossible times.
+    fn muddle() -> impl Strategy<Value = Vec<Event>> {
+        let events: Vec<Event> = all()
+            .into_iter()
+            .flat_map(|(_, events)| events)
+            .filter(|event| !matches!(event.what, What::Sample { .. }) || event.at_ms.rem_euclid(1e3) < 50.0)
+            .collect();
+        let moment = prop_oneof![4 => 0.0..60_000.0, 1 => prop::sample::select(vec![0.0, -5.0, 1e18, 1e300])];
+        prop::collection::vec((prop::sample::select(events), moment), 0..60)
+            .prop_map(|events| events.into_iter().map(|(event, at_ms)| Event { at_ms, ..event }).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn every_face_bears_events_in_any_order(events in muddle(), width in 0_usize..150, rows in 0_usize..60) {
+            let report = told(&events);
+            let json = serde_json::to_value(&report).unwrap();
+            let wrong = validator().validate(&json);
+            prop_assert!(wrong.is_ok(), "{:?}", wrong);
+            prop_assert!(markdown(&report).contains("## Action items"));
+            prop_assert!(junit(&report).ends_with("</testsuites>\n"));
+            let text = summary(&report, None, Paint { colour: false });
+            prop_assert!(text.lines().all(|line| line.chars().count() <= 100));
+            let mut state = State::default();
+            for event in &events {
+                state.take(event);
+                let _ = plain(event);
+                let lines = frame(&state, width, rows, Paint { colour: false });
+                prop_assert!(lines.iter().all(|line| line.chars().count() <= width.max(40)));
+            }
+        }
+    }
 }

@@ -51,7 +51,9 @@ pub(super) fn said(what: &What) -> Option<String> {
         What::InjectFailed { fault, why } => {
             format!("fault {fault} COULD NOT BE INJECTED, and nothing of it is left: {why}")
         }
-        What::Undone { fault, took_ms } => format!("fault {fault} is undone, checked, in {}", ms(*took_ms)),
+        What::Undone { fault, took_ms } => {
+            format!("nothing is left of fault {fault}: checked in {}", ms(*took_ms))
+        }
         What::NotUndone { fault, why, by_hand } => {
             format!("fault {fault} is NOT UNDONE: {why}; by hand: {by_hand}")
         }
