@@ -242,6 +242,28 @@ async fn redis_lives_dies_lives_and_stops() {
 }
 
 #[tokio::test]
+async fn redis_that_is_saving_leaves_no_saver() {
+    let world = World::new("saving");
+    if !installed("redis-server") {
+        return;
+    }
+    let mut spec = redis(&world);
+    // One key takes the saver ten minutes.
+    spec.command.extend(argv(&["--rdb-key-save-delay", "600000000"]));
+    let port = spec.port.unwrap();
+    let (running, _told) = start(spec).await;
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"SET a b\r\nBGSAVE\r\n").unwrap();
+    eventually("it saves", || running.members().len() == 2).await;
+    let all = running.members();
+    running.main().unwrap().signal(Signal::SIGKILL).unwrap();
+    assert!(all[0].wait_gone(LIMIT).await);
+    assert!(all[1].is_alive(), "the saver is an orphan now");
+    running.stop().await.unwrap();
+    assert!(!all[1].is_alive());
+}
+
+#[tokio::test]
 async fn nginx_whose_master_is_killed_leaves_no_worker_in_the_way() {
     let world = World::new("nginx");
     if installed("nginx") {

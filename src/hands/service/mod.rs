@@ -163,7 +163,7 @@ pub struct ServiceError {
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// The named user does not exist.
-    #[error("there is no user `{0}` in /etc/passwd; name one that exists, or its number")]
+    #[error("there is no user `{0}` in /etc/passwd; name one that is, or give a number")]
     NoUser(String),
     /// Another user was asked for, and we are not root.
     #[error("only root can start it as user `{0}`; run as root, or leave `user` out")]
