@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use brownout::base::RunId;
 use brownout::fault::{AnyOwed, Entry};
 use brownout::hands::service::{self, Change, Ready, Running, Spec, Started, Told};
+use brownout::hands::tracer;
 use brownout::host::process::{self, Process};
 use brownout::undo::{Claim, Header, Record, Tier, UndoLog};
 use nix::sys::signal::Signal;
@@ -241,6 +242,28 @@ async fn redis_lives_dies_lives_and_stops() {
 }
 
 #[tokio::test]
+async fn redis_that_is_saving_leaves_no_saver() {
+    let world = World::new("saving");
+    if !installed("redis-server") {
+        return;
+    }
+    let mut spec = redis(&world);
+    // One key takes the saver ten minutes.
+    spec.command.extend(argv(&["--rdb-key-save-delay", "600000000"]));
+    let port = spec.port.unwrap();
+    let (running, _told) = start(spec).await;
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"SET a b\r\nBGSAVE\r\n").unwrap();
+    eventually("it saves", || running.members().len() == 2).await;
+    let all = running.members();
+    running.main().unwrap().signal(Signal::SIGKILL).unwrap();
+    assert!(all[0].wait_gone(LIMIT).await);
+    assert!(all[1].is_alive(), "the saver is an orphan now");
+    running.stop().await.unwrap();
+    assert!(!all[1].is_alive());
+}
+
+#[tokio::test]
 async fn nginx_whose_master_is_killed_leaves_no_worker_in_the_way() {
     let world = World::new("nginx");
     if installed("nginx") {
@@ -321,12 +344,8 @@ async fn nothing_a_descendant_does_gets_it_lost() {
     assert!(main.wait_gone(LIMIT).await);
     let lost = running.members();
     assert_eq!(lost.len(), 1);
-    let pid = lost[0].identity().pid;
-    assert_eq!(
-        std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default(),
-        b"",
-        "it keeps no environment"
-    );
+    let environ = format!("/proc/{}/environ", lost[0].identity().pid);
+    eventually("it keeps no environment", || std::fs::read(&environ).is_ok_and(|left| left.is_empty())).await;
     // Deaf to SIGTERM: killed after the grace, by nothing but the record.
     let record: Started = serde_json::from_str(&serde_json::to_string(&running.record()).unwrap()).unwrap();
     drop(running);
@@ -514,18 +533,42 @@ async fn the_command_for_a_person_stops_it() {
     eventually("both are gone", || running.members().is_empty()).await;
 }
 
-/// Not a test by itself: the runner that is killed below.
+/// Not a test by itself: the runner that is killed below. It does what a run does: first the record, then
+/// the service.
 #[test]
 fn the_starter_that_is_killed() {
     let Some(folder) = std::env::var_os("BROWNOUT_TEST_STARTER").map(PathBuf::from) else { return };
     let run: RunId = std::env::var("BROWNOUT_TEST_RUN").unwrap().parse().unwrap();
     let world = World { folder: tempfile::tempdir().unwrap(), run, name: "orphan" };
     let spec = Spec { log: folder.join("log"), ..world.sh(LOST) };
+    let _log = owing(&folder.join("state"), &spec);
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let (_running, _told) = start(spec).await;
         std::fs::write(folder.join("up"), "").unwrap();
         tokio::time::sleep(LIMIT).await;
     });
+}
+
+/// A run's log that owes one service.
+fn owing(state: &Path, spec: &Spec) -> UndoLog<Entry> {
+    let header = Header {
+        version: 1,
+        run: spec.run,
+        boot: process::boot_id(),
+        pid: std::process::id() as i32,
+        title: "a run of a test".to_owned(),
+        started: String::new(),
+        folder: PathBuf::new(),
+    };
+    let entry = Entry {
+        fault: format!("service {}", spec.name),
+        host: "this machine".to_owned(),
+        deadline: None,
+        owed: AnyOwed::Service(spec.record()),
+    };
+    let mut log = UndoLog::create(state, header, &entry.claims()).unwrap();
+    log.append(entry).unwrap();
+    log
 }
 
 struct Starter(Child);
@@ -590,29 +633,78 @@ async fn a_starter_killed_at_any_moment_leaves_nothing_the_record_does_not_find(
     }
 }
 
+#[tokio::test]
+async fn the_watchdog_stops_what_a_killed_run_started() {
+    let world = World::new("orphan");
+    let mut killed = starter(&world);
+    eventually("it is up", || world.path("up").exists()).await;
+    let record = world.sh("").record();
+    eventually("both run", || record.members().len() == 2).await;
+    let runner = Process::of_pid(killed.0.id() as i32).unwrap().identity().clone();
+    let log = std::fs::read_dir(world.path("state/undo")).unwrap().flatten().map(|entry| entry.path());
+    let log = log.into_iter().find(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+    let mut watchdog = Command::new(env!("CARGO_BIN_EXE_brownout"))
+        .arg("watchdog")
+        .arg(&log)
+        .args([runner.pid.to_string(), runner.start.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    watchdog.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    drop(watchdog.stdin.take()); // In a run the pipe ends with the runner.
+    let since = Instant::now();
+    assert!(watchdog.wait().unwrap().success());
+    assert!(since.elapsed() < service::GRACE * 2);
+    assert!(record.members().is_empty() && !log.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_stands_still_is_not_taken_for_dead_and_can_be_killed_then() {
+    let world = World::new("still");
+    let script = "sleep 602.1 & sleep 602.2";
+    let (running, mut told) = start(Spec { restart_after: Some(Duration::ZERO), ..world.sh(script) }).await;
+    started_and_ready(&mut told).await;
+    eventually("all run", || running.members().len() == 3).await;
+    let hold = || -> Vec<_> { running.members().iter().map(|one| tracer::pause(one).unwrap()).collect() };
+    let held = hold();
+    let silence = tokio::time::timeout(Duration::from_millis(300), told.recv()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    drop(held);
+    let held = hold();
+    running.main().unwrap().signal(Signal::SIGKILL).unwrap();
+    drop(held);
+    assert!(matches!(next(&mut told).await, Change::Died(how) if how.contains("signal: 9")));
+    started_and_ready(&mut told).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_descendant_that_sheds_the_mark_is_found_by_its_parent() {
+    let world = World::new("shed");
+    let (running, _told) = start(world.sh("prlimit --rttime=unlimited sleep 604.1 & wait")).await;
+    let shed = || {
+        let unlimited = |pid: i32| {
+            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+            limits.lines().any(|line| line.starts_with("Max realtime timeout      unlimited"))
+        };
+        running.members().into_iter().find(|one| unlimited(one.identity().pid))
+    };
+    eventually("it has shed the mark", || shed().is_some()).await;
+    let shed = shed().unwrap();
+    running.stop().await.unwrap();
+    assert!(!shed.is_alive());
+}
+
 /// As a run would: the record in a log, the service up, the run gone.
 #[tokio::test]
 async fn recover_stops_what_a_dead_run_left() {
     let world = World::new("owed");
     let state = world.path("state");
     let spec = world.sh("(setsid env -i sleep 601.1 &); exec sleep 601.2");
-    let header = Header {
-        version: 1,
-        run: world.run,
-        boot: process::boot_id(),
-        pid: std::process::id() as i32,
-        title: "a dead run".to_owned(),
-        started: String::new(),
-        folder: PathBuf::new(),
-    };
-    let entry = Entry {
-        fault: "service owed".to_owned(),
-        host: "this machine".to_owned(),
-        deadline: None,
-        owed: AnyOwed::Service(spec.record()),
-    };
-    let mut log = UndoLog::create(&state, header, &[]).unwrap();
-    log.append(entry).unwrap();
+    let log = owing(&state, &spec);
     let (running, _told) = start(spec).await;
     eventually("both run", || running.members().len() == 2).await;
     drop(running);

@@ -5,24 +5,29 @@
 //! (fork(2), execve(2)). One of them limits nothing here: RLIMIT_RTTIME, the processor microseconds a
 //! *real-time* thread may use at a stretch (getrlimit(2)). Set to some 2^62 of them, more than a hundred
 //! thousand years, it can hold 62 bits of our own, and /proc/PID/limits shows them to everybody. Only the
-//! soft limit is used, so that nobody needs a right to set it, and marks can follow one another.
+//! soft limit is used, so that nobody needs a right to set it, and marks can follow one another. Where an
+//! administrator keeps even that from us, an environment variable has to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+
+use serde::{Deserialize, Serialize};
 
 use super::process::{self, Process};
 use crate::base::RunId;
 use crate::base::dice::fnv1a;
 
-/// The environment variable that says the same to people, and stands in where the limit cannot be set.
+/// Says the same to people, and stands in where the limit cannot be set.
 const VARIABLE: &str = "BROWNOUT_SERVICE";
 
 /// What the processes of one service of one run carry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     limit: u64,
     word: String,
+    /// Whether the limit could be set where the mark was made.
+    by_limit: bool,
 }
 
 impl Mark {
@@ -30,7 +35,8 @@ impl Mark {
     #[must_use]
     pub fn of(run: RunId, service: &str) -> Self {
         let name = fnv1a(service.as_bytes()) & ((1 << 30) - 1);
-        Self { limit: 1 << 62 | u64::from(run.number()) << 30 | name, word: format!("{run}/{service}") }
+        let limit = 1 << 62 | u64::from(run.number()) << 30 | name;
+        Self { limit, word: format!("{run}/{service}"), by_limit: can_be_set() }
     }
 
     /// The soft limit that is the mark, microseconds.
@@ -45,22 +51,24 @@ impl Mark {
         (VARIABLE, &self.word)
     }
 
+    /// The command that ends, by SIGTERM, whoever carries it.
+    #[must_use]
+    pub fn by_hand(&self) -> String {
+        let (what, file) = if self.by_limit {
+            (format!("realtime timeout *{} ", self.limit), "limits")
+        } else {
+            (format!("{VARIABLE}={}", self.word), "environ")
+        };
+        format!("grep -la '{what}' /proc/[0-9]*/{file} | cut -d/ -f3 | xargs -r kill")
+    }
+
     /// All living processes that carry it, and the descendants of those; oldest first, never ourselves.
     #[must_use]
     pub fn bearers(&self) -> Vec<Process> {
-        let parents: BTreeMap<i32, i32> =
-            process::all().into_iter().filter_map(|pid| Some((pid, process::parent(pid)?))).collect();
-        let mut bearers: BTreeSet<i32> = parents.keys().copied().filter(|pid| self.is_on(*pid)).collect();
-        loop {
-            let children: Vec<i32> = parents
-                .iter()
-                .filter(|(pid, parent)| bearers.contains(parent) && !bearers.contains(pid))
-                .map(|(pid, _)| *pid)
-                .collect();
-            if children.is_empty() {
-                break;
-            }
-            bearers.extend(children);
+        let mut bearers: BTreeSet<i32> = process::all().into_iter().filter(|pid| self.is_on(*pid)).collect();
+        let mut unasked: Vec<i32> = bearers.iter().copied().collect();
+        while let Some(parent) = unasked.pop() {
+            unasked.extend(process::children(parent).into_iter().filter(|child| bearers.insert(*child)));
         }
         bearers.remove(&(std::process::id() as i32));
         let mut found: Vec<Process> = bearers
@@ -78,7 +86,7 @@ impl Mark {
     }
 
     fn is_on(&self, pid: i32) -> bool {
-        soft_limit(pid) == Some(self.limit) || has_word(pid, &self.word)
+        if self.by_limit { soft_limit(pid) == Some(self.limit) } else { has_word(pid, &self.word) }
     }
 }
 
@@ -151,6 +159,40 @@ mod tests {
         let marks: BTreeSet<u64> =
             (0..1000).map(|n| Mark::of(run, &format!("replica-{n}")).limit()).collect();
         assert_eq!(marks.len(), 1000);
+    }
+
+    /// A marked child of whose marks one was wiped.
+    fn child(mark: &Mark, by_limit: bool) -> std::process::Child {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = std::process::Command::new("sleep");
+        command.arg("603.5").stdin(std::process::Stdio::null());
+        if by_limit {
+            let limit = mark.limit;
+            // SAFETY: system calls only.
+            unsafe { command.pre_exec(move || put_on_ourselves(limit)) };
+        } else {
+            let (variable, word) = mark.variable();
+            command.env(variable, word);
+        }
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn one_mark_is_looked_for_and_the_command_for_a_person_ends_its_bearers() {
+        for by_limit in [true, false] {
+            let mark = Mark { by_limit, ..Mark::of(RunId::fresh(), "x") };
+            let mut marked = child(&mark, by_limit);
+            // The environment is the parent's until the new program stands.
+            while mark.bearers().is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(mark.bearers()[0].identity().pid, marked.id() as i32);
+            assert!(
+                std::process::Command::new("sh").args(["-c", &mark.by_hand()]).status().unwrap().success()
+            );
+            marked.wait().unwrap();
+            assert!(mark.bearers().is_empty());
+        }
     }
 
     #[test]

@@ -187,6 +187,17 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat_after_command(pid)?.get(1)?.parse().ok()
 }
 
+/// The children of a process (proc_pid_children(5)); none where the kernel does not list them.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let threads = numbers_in(Path::new(&format!("/proc/{pid}/task")));
+    let lists = threads.into_iter().map(|thread| format!("/proc/{pid}/task/{thread}/children"));
+    let read = |list: String| fs::read_to_string(list).unwrap_or_default();
+    lists
+        .flat_map(|list| read(list).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// The id of this boot (random(4)); empty when the kernel does not tell.
 #[must_use]
 pub fn boot_id() -> String {

@@ -1,7 +1,7 @@
 //! Users, read from /etc/passwd and /etc/group (passwd(5), group(5)).
 //!
 //! The binary is static, so the name service switch is not asked: users that exist only in a directory
-//! service are named by their number.
+//! service are named by their number, and then have the group of the same number.
 
 use std::fs;
 use std::io;
@@ -54,7 +54,7 @@ pub fn ourselves() -> String {
 
 fn among(passwd: &str, group: &str, wanted: &str) -> Option<User> {
     let number: Option<u32> = wanted.parse().ok();
-    let mut user = passwd.lines().find_map(|line| {
+    let known = passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
         let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
@@ -65,7 +65,10 @@ fn among(passwd: &str, group: &str, wanted: &str) -> Option<User> {
             groups: vec![gid],
             home: PathBuf::from(home),
         })
-    })?;
+    });
+    let unknown =
+        |uid| User { name: wanted.to_owned(), uid, gid: uid, groups: vec![uid], home: PathBuf::from("/") };
+    let mut user = known.or_else(|| number.map(unknown))?;
     for line in group.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         let [_, _, gid, members, ..] = fields.as_slice() else { continue };
@@ -95,6 +98,9 @@ mod tests {
         assert_eq!(postgres.home, PathBuf::from("/var/lib/postgresql"));
         assert_eq!(among(PASSWD, GROUP, "104"), Some(postgres));
         assert_eq!(among(PASSWD, GROUP, "nobody-here"), None);
+        assert_eq!(among(PASSWD, GROUP, "-1"), None);
+        let unknown = among(PASSWD, GROUP, "70001").unwrap();
+        assert_eq!((unknown.uid, unknown.gid, unknown.groups), (70001, 70001, vec![70001]));
         assert_eq!(among(PASSWD, GROUP, "odd"), None);
     }
 }

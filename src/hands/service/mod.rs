@@ -102,8 +102,8 @@ pub enum Change {
 /// The undo record of a service: written before its first process exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    run: RunId,
     name: String,
+    mark: Mark,
     boot: String,
     port: Option<u16>,
     dir: Option<PathBuf>,
@@ -114,8 +114,8 @@ impl Spec {
     #[must_use]
     pub fn record(&self) -> Started {
         Started {
-            run: self.run,
             name: self.name.clone(),
+            mark: Mark::of(self.run, &self.name),
             boot: boot_id(),
             port: self.port,
             dir: self.dir.clone(),
@@ -136,25 +136,16 @@ impl Started {
         self.dir.as_ref()
     }
 
-    /// What its processes carry.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark::of(self.run, &self.name)
-    }
-
     /// Its living processes, oldest first; none after a reboot.
     #[must_use]
     pub fn members(&self) -> Vec<Process> {
-        if self.boot == boot_id() { self.mark().bearers() } else { Vec::new() }
+        if self.boot == boot_id() { self.mark.bearers() } else { Vec::new() }
     }
 
-    /// The command that does by hand what [`stop`] does.
+    /// The command that ends its processes by hand.
     #[must_use]
     pub fn by_hand(&self) -> String {
-        format!(
-            "grep -l 'realtime timeout *{} ' /proc/[0-9]*/limits | cut -d/ -f3 | xargs -r kill",
-            self.mark().limit()
-        )
+        self.mark.by_hand()
     }
 }
 
@@ -172,7 +163,7 @@ pub struct ServiceError {
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// The named user does not exist.
-    #[error("there is no user `{0}` in /etc/passwd; name one that exists, or its number")]
+    #[error("there is no user `{0}` in /etc/passwd; name one that is, or give a number")]
     NoUser(String),
     /// Another user was asked for, and we are not root.
     #[error("only root can start it as user `{0}`; run as root, or leave `user` out")]
