@@ -38,7 +38,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Do one kind of harm for a while, and take it back
-    Inject(inject::Inject),
+    Inject(Box<inject::Inject>),
     /// Undo what dead runs still owe
     Recover(recover::Recover),
     /// Explain a kind of fault, or list them
