@@ -175,11 +175,13 @@ impl Judge {
             }
         });
         self.guard = Some(Guard::new(settings, watched.collect()));
-        self.bounds = (!self.rules.is_empty()).then(|| format!(
-            "the chance of a false abort by evidence is at most {} for bursts of bad looks up to {}",
-            self.experiment.guard.false_abort,
-            unit::say(bursts_borne(slice))
-        ));
+        self.bounds = (!self.rules.is_empty()).then(|| {
+            format!(
+                "the chance of a false abort by evidence is at most {} for bursts of bad looks up to {}",
+                self.experiment.guard.false_abort,
+                unit::say(bursts_borne(slice))
+            )
+        });
     }
 
     /// Under which conditions the guard's promise holds.

@@ -111,6 +111,10 @@ impl Plan {
                 .map(|rule| PlannedObjective {
                     promise: rule.objective.promised(),
                     probe: probe(rule.objective.probe),
+                    below_ms: match rule.objective.promise {
+                        Promise::Ratio { below, .. } => below.map(ms),
+                        Promise::Outage { .. } => None,
+                    },
                     tolerated: match rule.objective.promise {
                         Promise::Ratio { p0, .. } => Some(p0),
                         Promise::Outage { .. } => None,

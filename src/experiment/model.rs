@@ -10,6 +10,7 @@ use crate::base::{Percent, Rate};
 use crate::file::{Fields, Mistakes, Node, Place};
 use crate::host::target::{Selector, Target};
 use crate::probe::AnyProbe;
+pub use crate::slo::Proof;
 
 /// No fault outlives this, whatever is asked: the watchdog ends it.
 pub const MOST_TTL: Duration = Duration::from_mins(15);
@@ -47,7 +48,7 @@ pub struct Experiment {
     /// Recovery must begin within this after the last undo.
     pub recovery_within: Duration,
     /// How much proof a pass needs.
-    pub proof: crate::slo::Proof,
+    pub proof: Proof,
     /// The limits on who may be hurt.
     pub blast_radius: BlastRadius,
     /// From t = 0 to the last undo, at most.

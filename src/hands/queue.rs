@@ -130,7 +130,7 @@ impl Queue {
             .be32(libc::NFQA_CFG_FLAGS, flags);
         queue.configure(&how).map_err(refused("setting it up"))?;
         queue.socket.buffer(32 << 20);
-        queue.socket.prefer(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1);
+        let _ = queue.socket.prefer(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1);
         Ok(queue)
     }
 

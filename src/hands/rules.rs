@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::netlink::{Attributes, Messages, Socket, messages};
+use crate::host::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
 use crate::host::socket::Protocol;
 use crate::host::target::Endpoint;
 
@@ -217,7 +217,7 @@ pub fn stands(name: &str) -> Result<bool, RulesError> {
     let look = || -> io::Result<bool> {
         socket.send(asked.bytes())?;
         let mut buffer = vec![0; 8 << 10];
-        match messages(socket.receive(&mut buffer)?).next().and_then(|answer| answer.error()) {
+        match messages(socket.receive(&mut buffer, PATIENCE)?).next().and_then(|answer| answer.error()) {
             None | Some(0) => Ok(true),
             Some(libc::ENOENT) => Ok(false),
             Some(why) => Err(io::Error::from_raw_os_error(why)),

@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 /// struct nlmsghdr.
 const HEADER: usize = 16;
 /// No answer of the kernel's takes so long: it is made within the send itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The attributes of one message (struct nlattr: length, kind, value, padded to four bytes).
 #[derive(Debug, Default, Clone)]
@@ -173,7 +175,8 @@ impl Socket {
         if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
     }
 
-    /// Sets a socket option that is one integer; what the kernel refuses stays as it was.
+    /// Sets a socket option that is one integer; whether the kernel let us.
+    #[must_use]
     pub fn prefer(&self, level: i32, option: i32, value: i32) -> bool {
         // SAFETY: the value is read during the call only.
         let set = unsafe {
@@ -204,14 +207,13 @@ impl Socket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Receives one datagram within a fixed patience.
+    /// Receives one datagram within a time.
     ///
     /// # Errors
     /// When none came, or as the kernel says.
-    pub fn receive<'a>(&self, into: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let mut watched = [nix::poll::PollFd::new(self.0.as_fd(), nix::poll::PollFlags::POLLIN)];
-        let patience = nix::poll::PollTimeout::try_from(PATIENCE).unwrap_or(nix::poll::PollTimeout::MAX);
-        if nix::poll::poll(&mut watched, patience)? == 0 {
+    pub fn receive<'a>(&self, into: &'a mut [u8], within: Duration) -> io::Result<&'a [u8]> {
+        let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut watched, PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX))? == 0 {
             return Err(io::Error::from(io::ErrorKind::TimedOut));
         }
         // SAFETY: the kernel writes at most `len` bytes into a buffer that is ours for the call.
@@ -227,17 +229,19 @@ impl Socket {
     /// The first error acknowledged.
     pub fn ask(&self, messages: &Messages) -> io::Result<()> {
         self.send(messages.bytes())?;
-        let (mut left, mut first) = (messages.acks, Ok(()));
+        let mut left = messages.acks;
         let mut buffer = vec![0; 16 << 10];
         while left > 0 {
-            for error in self::messages(self.receive(&mut buffer)?).filter_map(|m| m.error()) {
-                left = left.saturating_sub(1);
-                if error != 0 && first.is_ok() {
-                    first = Err(io::Error::from_raw_os_error(error));
+            for error in self::messages(self.receive(&mut buffer, PATIENCE)?).filter_map(|m| m.error()) {
+                if error != 0 {
+                    // The rest may not come: of a transaction that is refused as a whole only one does.
+                    while self.receive(&mut [0; 64], Duration::ZERO).is_ok() {}
+                    return Err(io::Error::from_raw_os_error(error));
                 }
+                left = left.saturating_sub(1);
             }
         }
-        first
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::netlink::{Attributes, Messages, Socket, messages};
+use super::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
 use super::target::Endpoint;
 
 /// The transport protocols that faults know.
@@ -164,13 +164,13 @@ impl Owners {
     /// The inode of the socket with this local and this remote end; `None` when there is none.
     #[must_use]
     pub fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-        self.exact(protocol, local, remote)
-            .or_else(|| {
-                // An exact look for UDP reads source and destination the other way round on some kernels
-                // (udp_dump_one, net/ipv4/udp_diag.c): asked both ways, it tells which socket it found.
-                (protocol == Protocol::Udp).then(|| self.exact(protocol, remote, local))?
-            })
-            .filter(|found| found.port == local.port())
+        // An exact look for UDP takes source and destination the other way round (udp_dump_one,
+        // net/ipv4/udp_diag.c). Which socket was found is told by its own port.
+        let asked = [(local, remote), (remote, local)];
+        let ways = if protocol == Protocol::Udp { &asked[..] } else { &asked[..1] };
+        ways.iter()
+            .filter_map(|(source, destination)| self.exact(protocol, *source, *destination))
+            .find(|found| found.port == local.port())
             .map(|found| found.inode)
     }
 
@@ -189,7 +189,7 @@ impl Owners {
         asked.push(SOCK_DIAG_BY_FAMILY, 0, &request, &Attributes::new());
         self.0.send(asked.bytes()).ok()?;
         let mut buffer = [0; 4096];
-        let answer = self.0.receive(&mut buffer).ok()?;
+        let answer = self.0.receive(&mut buffer, PATIENCE).ok()?;
         let found = messages(answer).find(|message| message.kind == SOCK_DIAG_BY_FAMILY)?;
         // struct inet_diag_msg: the ports follow four bytes; the inode is its last word, at 68.
         let port = u16::from_be_bytes(found.body.get(4..6)?.try_into().ok()?);

@@ -278,17 +278,14 @@ impl Fault for Latency {
 
     fn harm(&self, site: &Site) -> String {
         let whom = if site.target.processes.is_empty() { site.target.said.clone() } else { site.who() };
-        let mut harm = format!("adds {} to a round trip with {whom}", say(self.delay));
-        if !self.jitter.is_zero() {
-            harm += &format!(", plus or minus up to {}", say(self.jitter));
-        }
-        if self.direction == Direction::Both {
-            harm += ", each way";
-        }
-        if let Some(from) = &site.from {
-            harm += &format!(", for {} only", from.said);
-        }
-        harm
+        let jitter = if self.jitter.is_zero() {
+            String::new()
+        } else {
+            format!(", plus or minus up to {}", say(self.jitter))
+        };
+        let ways = if self.direction == Direction::Both { ", each way" } else { "" };
+        let only = site.from.as_ref().map_or_else(String::new, |from| format!(", for {} only", from.said));
+        format!("adds {} to a round trip with {whom}{jitter}{ways}{only}", say(self.delay))
     }
 
     fn mechanism(&self, owed: &Slowed) -> Option<String> {
@@ -387,7 +384,7 @@ async fn connect_time(at: SocketAddr, within: Duration) -> Option<Duration> {
     let begun = since_boot();
     let ended = tokio::time::timeout(within, TcpStream::connect(at)).await.ok()?;
     let round_trip = ended.map_or_else(|why| why.kind() == std::io::ErrorKind::ConnectionRefused, |_| true);
-    round_trip.then(|| since_boot() - begun)
+    round_trip.then(|| since_boot().saturating_sub(begun))
 }
 
 /// The median hold time, as soon as some packets were held, or all that were by then.
