@@ -23,8 +23,8 @@ use crate::host::terminal;
 /// How often the live view is drawn.
 pub const REDRAW: Duration = Duration::from_millis(100);
 
-/// What a run shows while it goes on: every event as JSON on stdout when asked for that; else the live view where stderr is a
-/// terminal that can be drawn on, and lines of text on stderr where it is not.
+/// What a run shows while it goes on: every event as JSON on stdout when asked for that; else the live view where
+/// stderr is a terminal that can be drawn on, and lines of text on stderr where it is not.
 ///
 /// # Errors
 /// When that output is closed, or the system gives no thread: then the run shows nothing.
