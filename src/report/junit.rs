@@ -1,7 +1,7 @@
 //! `junit.xml`: what a CI system shows. One test case for everything that can go wrong by itself.
 //!
-//! The shape is the one that Jenkins, GitLab and GitHub actions read (the Ant JUnit schema): a promise that was broken
-//! is a failure, what cannot be concluded is an error, what was never judged is skipped.
+//! The shape is the one that CI systems read (Ant's JUnit task): a promise that was broken is a failure, what
+//! cannot be concluded is an error, what was never judged is skipped.
 
 use std::fmt::Write;
 

@@ -143,7 +143,8 @@ fn probes(report: &Report, out: &mut String) {
         return;
     }
     out.push_str(
-        "### What the probes saw\n\n| Probe | Phase | Looks | Bad | Missed | p50 | p95 | p99 | Max | Longest outage | Our slip p99 |\n\
+        "### What the probes saw\n\n\
+         | Probe | Phase | Looks | Bad | Missed | p50 | p95 | p99 | Max | Longest outage | Our slip p99 |\n\
          |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for probe in &report.probes {
@@ -196,7 +197,11 @@ fn faults(report: &Report, out: &mut String) {
     if report.faults.is_empty() {
         return;
     }
-    out.push_str("## What was done\n\n| Fault | Harm | Began | Took hold | Lasted | Undone in | If we had been killed |\n|---|---|---|---|---:|---:|---|\n");
+    out.push_str(
+        "## What was done\n\n\
+         | Fault | Harm | Began | Took hold | Lasted | Undone in | If we had been killed |\n\
+         |---|---|---|---|---:|---:|---|\n",
+    );
     for fault in &report.faults {
         let hold = match (&fault.effect, &fault.why) {
             (Some(Effect::Confirmed(figures)), _) => format!("yes: {}", prose(figures)),

@@ -3,6 +3,7 @@
 //! Everything is told from the events alone, so that a report can be rendered again from its journal.
 
 mod aside;
+mod audience;
 mod facts;
 mod folder;
 pub mod journal;
@@ -20,6 +21,7 @@ mod stories;
 mod tests;
 
 pub use aside::{Aside, Face};
+pub use audience::Audience;
 pub use facts::*;
 pub use folder::{FolderError, RunFolder, json};
 pub use journal::Journal;

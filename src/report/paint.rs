@@ -59,6 +59,11 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     if width == 0 { kept } else { format!("{kept}…") }
 }
 
+/// A text cut to a width in characters; a cut shows.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    fit(text, width.min(text.chars().count()))
+}
+
 /// Breaks a text at spaces into lines of at most so many characters; a longer word is cut.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);

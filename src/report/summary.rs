@@ -10,13 +10,15 @@ use super::words::{self, clean, counted, ms};
 use crate::event::{Judgement, Phase, Verdict};
 use crate::fault::Effect;
 
-const WIDTH: usize = 100;
+/// Longer lines are hard to read, shorter ones leave no room beside the labels.
+const WIDTHS: std::ops::RangeInclusive<usize> = 60..=100;
 const LABEL: usize = 12;
 
-/// Renders the summary; every line ends with a line feed. `place` is where the report lies, if one could be written.
+/// Renders the summary for a terminal of so many columns; its lines have 60 to 100, and each ends with a line feed.
+/// `place` is where the report lies, if one could be written.
 #[must_use]
-pub fn summary(report: &Report, place: Option<&Path>, paint: Paint) -> String {
-    let mut page = Page { paint, text: String::new() };
+pub fn summary(report: &Report, place: Option<&Path>, columns: usize, paint: Paint) -> String {
+    let mut page = Page { width: columns.clamp(*WIDTHS.start(), *WIDTHS.end()), paint, text: String::new() };
     let (word, why) = words::ending(report);
     let mood = match report.ending.as_ref().map(|ending| ending.verdict) {
         Some(Verdict::Passed) => Mood::Good,
@@ -24,7 +26,9 @@ pub fn summary(report: &Report, place: Option<&Path>, paint: Paint) -> String {
         _ => Mood::Bad,
     };
     page.text.push('\n');
-    let _ = writeln!(page.text, "{}  {}", paint.mood(mood, word), paint.bold(clean(&report.run.title)));
+    let title = clean(&report.run.title);
+    let title = super::paint::cut(&title, page.width - word.len() - 2);
+    let _ = writeln!(page.text, "{}  {}", paint.mood(mood, word), paint.bold(title));
     page.add("", Mood::Calm, why);
     page.text.push('\n');
     for unpaid in &report.not_undone {
@@ -85,6 +89,7 @@ pub fn summary(report: &Report, place: Option<&Path>, paint: Paint) -> String {
 }
 
 struct Page {
+    width: usize,
     paint: Paint,
     text: String,
 }
@@ -92,7 +97,7 @@ struct Page {
 impl Page {
     /// A label and a text wrapped beside it.
     fn add(&mut self, label: &str, mood: Mood, text: &str) {
-        for (n, line) in wrapped(&clean(text), WIDTH - LABEL - 2).iter().enumerate() {
+        for (n, line) in wrapped(&clean(text), self.width - LABEL - 2).iter().enumerate() {
             let label = if n == 0 { label } else { "" };
             let label = self.paint.dim(format!("{label:>LABEL$}"));
             let _ = writeln!(self.text, "{label}  {}", self.paint.mood(mood, line));

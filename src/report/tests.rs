@@ -42,7 +42,7 @@ fn every_run_has_its_junit() {
 fn every_run_has_its_summary_of_at_most_100_columns() {
     for (name, events) in all() {
         let place = Path::new("brownout-runs/20260302T140200Z-orders-53c51b72/report.md");
-        let text = summary(&told(&events), Some(place), Paint { colour: false });
+        let text = summary(&told(&events), Some(place), 100, Paint { colour: false });
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         insta::assert_snapshot!(format!("{name}.summary"), text);
     }
@@ -151,7 +151,7 @@ fn hostile_text_breaks_neither_a_table_nor_a_terminal() {
     for table in tables.windows(2).filter(|pair| pair[0].starts_with("| +") == pair[1].starts_with("| +")) {
         assert!(matches!(unescaped(table[0]), 4 | 8 | 12), "{}", table[0]);
     }
-    let shown = summary(&report, None, Paint { colour: false });
+    let shown = summary(&report, None, 100, Paint { colour: false });
     assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
 }
 
@@ -266,8 +266,8 @@ mod any_order {
             prop_assert!(wrong.is_ok(), "{:?}", wrong);
             prop_assert!(markdown(&report).contains("## Action items"));
             prop_assert!(junit(&report).ends_with("</testsuites>\n"));
-            let text = summary(&report, None, Paint { colour: false });
-            prop_assert!(text.lines().all(|line| line.chars().count() <= 100));
+            let text = summary(&report, None, width, Paint { colour: false });
+            prop_assert!(text.lines().all(|line| line.chars().count() <= width.clamp(60, 100)));
             let mut state = State::default();
             for event in &events {
                 state.take(event);

@@ -4,7 +4,7 @@ mod frame;
 mod state;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 pub use frame::frame;
 pub use state::State;
 
-use super::aside::Face;
+use super::aside::{Aside, Face};
 use super::paint::Paint;
 use super::words;
 use crate::event::{Event, Losses, What};
@@ -22,6 +22,24 @@ use crate::host::terminal;
 
 /// How often the live view is drawn.
 pub const REDRAW: Duration = Duration::from_millis(100);
+
+/// What a run shows while it goes on: every event as JSON on stdout when asked for that; else the live view where
+/// stderr is a terminal that can be drawn on, and lines of text on stderr where it is not.
+///
+/// # Errors
+/// When that output is closed, or the system gives no thread: then the run shows nothing.
+pub fn screen(json: bool) -> io::Result<Aside> {
+    if json {
+        return Aside::start("json", JsonLines::on(terminal::own_handle(io::stdout())?), REDRAW);
+    }
+    let stderr = terminal::own_handle(io::stderr())?;
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if stderr.is_terminal() && !dumb {
+        Aside::start("live", Live::on(stderr, Paint::for_terminal(true)), REDRAW)
+    } else {
+        Aside::start("plain", PlainLines::on(stderr), REDRAW)
+    }
+}
 
 /// Used where a terminal does not say how large it is.
 const USUAL: (u16, u16) = (80, 24);

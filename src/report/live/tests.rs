@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::*;
 use crate::event::Listener;
-use crate::report::{Aside, stories};
+use crate::report::stories;
 
 const PLAIN: Paint = Paint { colour: false };
 const LONG: Duration = Duration::from_mins(1);
