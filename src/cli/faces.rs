@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::launch::CATCH_UP;
 use crate::event::{Event, Listener, Losses};
-use crate::report::{Aside, Face, Journal, Paint, RunFolder, Story, plain, summary};
+use crate::host::terminal;
+use crate::report::{Aside, Audience, Face, Journal, Paint, RunFolder, Story, live, plain, summary};
 
 /// How the outcome is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -38,70 +38,63 @@ impl Wanted {
 
 /// All faces of a run.
 pub(super) struct Faces {
-    journal: io::Result<Journal>,
-    story: Story,
-    aside: Vec<Aside>,
+    audience: Audience,
+    log: Option<Aside>,
     json: bool,
 }
 
 impl Faces {
-    /// Opens them; a face that cannot be had is told at the end, and stops nothing.
+    /// Opens them; a face that cannot be had stops nothing.
     pub(super) fn open(wanted: &Wanted, folder: &RunFolder) -> Self {
-        let journal = Journal::create(folder.folder());
-        let mut aside = Vec::new();
-        let mut start = |name: &str, face: io::Result<Aside>| match face {
-            Ok(face) => aside.push(face),
-            Err(why) => eprintln!("warning: {name}: {why}"),
+        let log = (wanted.verbose > 0).then(|| {
+            let out = terminal::own_handle(io::stderr())?;
+            let lines = Lines { out, format: wanted.log_format, looks: wanted.verbose > 1 };
+            Aside::start("log", lines, live::REDRAW)
+        });
+        // The log and a view that is drawn over and over would tear each other.
+        let screen = (wanted.json() || log.is_none()).then(|| live::screen(wanted.json()));
+        let audience = Audience {
+            journal: Journal::create(folder.folder()).ok(),
+            screen: screen.and_then(Result::ok),
+            story: Story::default(),
         };
-        if wanted.json() {
-            let lines = Lines { out: io::stdout(), format: Format::Json, looks: true };
-            start("the events on standard output", Aside::start("events", lines, TICK));
-        }
-        if wanted.verbose > 0 {
-            let looks = wanted.verbose > 1;
-            let lines = Lines { out: io::stderr(), format: wanted.log_format, looks };
-            start("the log", Aside::start("log", lines, TICK));
-        } else if !wanted.json() {
-            let lines = Lines { out: io::stderr(), format: Format::Text, looks: false };
-            start("the view", Aside::start("view", lines, TICK));
-        }
-        Self { journal, story: Story::default(), aside, json: wanted.json() }
+        Self { audience, log: log.and_then(Result::ok), json: wanted.json() }
     }
 
     /// Ends them: the journal is complete, the reports are written, the summary is told.
     pub(super) fn close(self, folder: &RunFolder) {
-        let losses = match self.journal {
-            Ok(journal) => journal.finish(CATCH_UP),
-            Err(why) => Losses { error: Some(why.to_string()), ..Losses::default() },
-        };
-        for face in self.aside {
-            // A terminal that is stuck misses its view; nothing else depends on it.
-            let _ = face.finish(CATCH_UP);
+        if let Some(log) = self.log {
+            // A terminal that is stuck misses its log; nothing else depends on it.
+            let _ = log.finish(LAST_WORDS);
         }
-        let report = self.story.report(&losses);
-        for trouble in folder.leave(&report) {
-            let _ = writeln!(io::stderr(), "warning: {trouble}");
-        }
+        let (report, mut troubles) = self.audience.leave(Some(folder));
         if !self.json {
+            let columns = terminal::size(io::stdout()).map_or(100, |(columns, _)| columns.into());
             let paint = Paint::for_terminal(io::stdout().is_terminal());
-            let _ = write!(io::stdout(), "{}", summary(&report, Some(folder.path()), paint));
+            let text = summary(&report, Some(&folder.path().join("report.md")), columns, paint);
+            if let Ok(out) = terminal::own_handle(io::stdout()) {
+                live::say_at_last(out, text, LAST_WORDS);
+            }
+        }
+        troubles.dedup();
+        if let (false, Ok(errors)) = (troubles.is_empty(), terminal::own_handle(io::stderr())) {
+            let text = troubles.iter().map(|trouble| format!("warning: {trouble}\n")).collect();
+            live::say_at_last(errors, text, LAST_WORDS);
         }
     }
 }
 
 impl Listener for Faces {
     fn hear(&mut self, event: &Event) {
-        if let Ok(journal) = &mut self.journal {
-            journal.hear(event);
-        }
-        self.story.hear(event);
-        for face in &mut self.aside {
-            face.hear(event);
+        self.audience.hear(event);
+        if let Some(log) = &mut self.log {
+            log.hear(event);
         }
     }
 }
 
-const TICK: Duration = Duration::from_millis(100);
+/// A stuck terminal is waited for so long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One line an event.
 struct Lines<W> {

@@ -3,7 +3,6 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -40,6 +39,13 @@ pub(super) struct How {
     pub(super) state: Option<PathBuf>,
     #[command(flatten)]
     pub(super) faces: Wanted,
+}
+
+impl How {
+    /// Where undo logs are kept.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(state_dir)
+    }
 }
 
 /// Reads and checks a file; what is wrong with it goes to stderr.
@@ -147,7 +153,7 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         listen_for_enter(orders.0.clone());
     }
     let setting = Setting {
-        state: how.state.clone().unwrap_or_else(state_dir),
+        state: how.state_dir(),
         folder: folder.path().to_owned(),
         clock,
         workers: tokio::runtime::Handle::current(),
@@ -242,6 +248,3 @@ fn listen_for_enter(orders: tokio::sync::mpsc::Sender<Order>) {
         drop(listening);
     }
 }
-
-/// A face may take so long to catch up at the end.
-pub(super) const CATCH_UP: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod control;
+mod demo;
 mod doctor;
 mod explain;
 mod faces;
@@ -63,6 +64,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work: a small shop is started, hurt and judged, in under a minute
+    Demo(demo::Demo),
     /// Run an experiment: prove it healthy, hurt it, judge it, undo everything, report
     Run(run::Run),
     /// Show what an experiment would hurt, when, how, and who undoes it; touch nothing
@@ -110,6 +113,7 @@ pub fn main() -> Exit {
     if let Command::Doctor(doctor) = arguments.command {
         return doctor.run();
     }
+    let stage = matches!(arguments.command, Command::Demo(_)).then(demo::stage);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -119,6 +123,9 @@ pub fn main() -> Exit {
     };
     runtime.block_on(async {
         match arguments.command {
+            Command::Demo(demo) => {
+                demo.run(stage.unwrap_or_else(|| demo::Stage::Shared(String::new()))).await
+            }
             Command::Run(run) => run.run().await,
             Command::Plan(plan) => plan.run().await,
             Command::Check(check) => check.run(),

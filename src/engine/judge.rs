@@ -430,15 +430,10 @@ impl Judge {
             }
             let level = 1.0 - terms.level();
             let interval = finding.interval.map(|range| Interval { low: range.low, high: range.high, level });
+            let name = &rule.objective.name;
+            let why = finding.why.strip_prefix(&format!("{name}: ")).unwrap_or(&finding.why).to_owned();
             events.push(What::Judged {
-                judged: Judged {
-                    objective: rule.objective.name.clone(),
-                    judgement,
-                    why: finding.why,
-                    looks: good + bad,
-                    bad,
-                    interval,
-                },
+                judged: Judged { objective: name.clone(), judgement, why, looks: good + bad, bad, interval },
             });
         }
         events
