@@ -473,6 +473,50 @@ async fn a_connection_that_is_not_fit_to_be_kept_is_not() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_is_closed_when_its_server_says_so_and_not_asked_when_its_server_has_left() {
+    let (closed, mut closings) = tokio::sync::mpsc::channel(1);
+    let leaving = closed.clone();
+    let last = server(move |mut stream, _| {
+        let closed = closed.clone();
+        async move {
+            request(&mut stream).await;
+            let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+            assert!(stream.read_u8().await.is_err());
+            closed.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let prober = http(last, "");
+    assert_eq!(seen(&prober).await, GOOD);
+    assert!(tokio::time::timeout(LONG, closings.recv()).await.is_ok(), "it is closed at once");
+
+    let leave = Arc::new(tokio::sync::Notify::new());
+    let told = leave.clone();
+    let leaver = server(move |mut stream, _| {
+        let (leaving, told) = (leaving.clone(), told.clone());
+        async move {
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            told.notified().await;
+            drop(stream);
+            leaving.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let post = http(leaver, "method = 'POST'");
+    for _ in 0..3 {
+        let look = look(&post).await;
+        assert_eq!(look.sample.why, None);
+        assert!(look.phases.connect.is_some(), "on a fresh connection");
+        leave.notify_one();
+        closings.recv().await.unwrap();
+        // The runtime hears of the end once it has nothing else to do.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 // ------------------------------------------------------------------------------------------------ TLS
 
 /// A certificate authority, and servers it vouches for.

@@ -338,6 +338,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_deadline_counts_from_the_intended_moment_however_late_the_look_began() {
+        let clock = Clock::start();
+        let (news, heard) = channel(1000);
+        let watching = tokio::spawn(watch(
+            0,
+            Arc::new(Acted(pending)),
+            schedule(10.0, S, 1000),
+            clock,
+            news,
+            reached(clock, S),
+        ));
+        tokio::task::yield_now().await;
+        tokio::time::advance(S / 2).await;
+        watching.await.unwrap();
+        let (_, looks) = drained(heard).await;
+        assert!(looks.iter().any(|look| look.sample.slip() >= 300 * MS));
+        for look in &looks {
+            assert_eq!(look.sample.outcome, Outcome::Bad);
+            assert!(apart(look.sample.latency(), S) <= 3 * MS, "{:?}", look.sample);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_deadline_that_itself_came_late_is_our_own_trouble() {
         let clock = Clock::start();
         let prober = Acted(pending);
