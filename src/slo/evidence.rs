@@ -67,6 +67,11 @@ impl Evidence {
         self.ln_now.exp()
     }
 
+    /// Whether E is at least so much now.
+    pub fn reaches(&self, ln_limit: f64) -> bool {
+        self.ln_now >= ln_limit
+    }
+
     /// The most E has ever been: by Ville's inequality the chance of ever seeing so much is at most its inverse.
     pub fn most(&self) -> f64 {
         self.ln_most.exp()

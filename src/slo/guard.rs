@@ -92,8 +92,8 @@ pub struct BudgetView {
 pub struct Guard {
     settings: GuardSettings,
     watched: Vec<(Watched, Watch)>,
-    /// E must reach this: the number of objectives judged by evidence over alpha.
-    limit: f64,
+    /// E must reach this, as a logarithm: the number of objectives judged by evidence over alpha.
+    ln_limit: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Guard {
                 (watched, watch)
             })
             .collect();
-        Self { settings, watched, limit: ratios as f64 / settings.alpha }
+        Self { settings, watched, ln_limit: (ratios as f64 / settings.alpha).ln() }
     }
 
     /// A look that an objective will judge began. Tell it for every look that will be settled: the evidence of a slice
@@ -177,7 +177,7 @@ impl Guard {
         let mut abort = None;
         for (objective, (watched, watch)) in self.watched.iter_mut().enumerate() {
             let found = match watch {
-                Watch::Ratio(ratio) => ratio.judge(watched, now, &self.settings, self.limit),
+                Watch::Ratio(ratio) => ratio.judge(watched, now, &self.settings, self.ln_limit),
                 Watch::Outage(outages) => {
                     judge_outage(watched, outages, &self.settings).map(|why| (Rule::Outage, why))
                 }
@@ -315,14 +315,13 @@ impl Ratio {
         watched: &Watched,
         now: Duration,
         settings: &GuardSettings,
-        limit: f64,
+        ln_limit: f64,
     ) -> Option<(Rule, String)> {
         self.recent.turn(now);
         self.slices
             .close(now.saturating_sub(watched.start).saturating_sub(settings.tick), &mut self.evidence);
         let (name, budget, spent) = (&watched.objective.name, watched.budget_looks, self.spent());
         let getting_out = self.bad_rate() * settings.undo.saturating_add(settings.tick).as_secs_f64();
-        let evidence = self.evidence.now();
         let found = if spent > 0 && spent as f64 + getting_out >= budget {
             let out = match getting_out {
                 out if out >= 0.5 => format!(", and getting out takes about {out:.0} more"),
@@ -336,7 +335,7 @@ impl Ratio {
                 Rule::Budget,
                 format!("{name}: {spent} of {} bad looks are spent{out}{chance}", round(budget)),
             ))
-        } else if evidence >= limit && spent as f64 >= 0.2 * budget {
+        } else if self.evidence.reaches(ln_limit) && spent as f64 >= 0.2 * budget {
             let looks = self.looks + self.late;
             Some((
                 Rule::Evidence,
@@ -345,7 +344,7 @@ impl Ratio {
                      less than 1 in {}",
                     spent as f64 / looks.max(1) as f64 * 100.0,
                     round(self.p0 * 100.0),
-                    about(evidence)
+                    about(self.evidence.now())
                 ),
             ))
         } else {
@@ -470,6 +469,11 @@ impl Slices {
         let number = nanos(since) / self.width;
         if number < self.next {
             return None;
+        }
+        // Nearly always the newest.
+        let newest = self.open.len().saturating_sub(1);
+        if self.open.get(newest).is_some_and(|slice| slice.number == number) {
+            return self.open.get_mut(newest);
         }
         let mut place = self.open.partition_point(|slice| slice.number < number);
         if self.open.get(place).is_none_or(|slice| slice.number != number) {

@@ -84,3 +84,19 @@ impl Objective {
 fn round(percent: f64) -> f64 {
     (percent * 1e6).round() / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_promises_that_looks_can_show_are_judged() {
+        for (p0, judged) in
+            [(0.01, true), (0.5, true), (0.0, false), (0.51, false), (-1.0, false), (f64::NAN, false)]
+        {
+            assert_eq!(Promise::Ratio { p0, below: None }.unjudgeable().is_none(), judged, "{p0}");
+        }
+        assert!(Promise::Outage { longest: Duration::ZERO }.unjudgeable().is_some());
+        assert!(Promise::Outage { longest: Duration::from_secs(1) }.unjudgeable().is_none());
+    }
+}

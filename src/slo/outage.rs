@@ -98,6 +98,20 @@ impl Outages {
             Some(true) => Fate::Bad { ended: ended.max(intended) },
             Some(false) => Fate::Good,
         };
+        // Most looks settle in the order in which they began.
+        if fate != Fate::Good
+            || self.first_good.is_some_and(|good| good <= intended)
+            || self.line.front().is_none_or(|front| front.intended != intended || front.fate != Fate::Waiting)
+        {
+            self.settle_in_line(intended, fate);
+        } else {
+            self.line.pop_front();
+            self.take(Look { intended, fate });
+        }
+        self.pass();
+    }
+
+    fn settle_in_line(&mut self, intended: Duration, fate: Fate) {
         let from = self.line.partition_point(|look| look.intended < intended);
         let same = |look: &&mut Look| look.intended == intended;
         match self.line.range_mut(from..).take_while(same).find(|look| look.fate == Fate::Waiting) {
@@ -107,7 +121,6 @@ impl Outages {
         if fate == Fate::Good && self.first_good.is_none_or(|good| intended < good) {
             self.first_good = Some(intended);
         }
-        self.pass();
     }
 
     /// Nothing is looked at for a while: what is unbroken now ends here, and what has begun is forgotten.
