@@ -103,8 +103,14 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for member in self.members() {
-            let _ = member.signal(Signal::SIGKILL);
+        // Twice nothing: what is forked while the list is read may escape one reading.
+        let mut empty = 0;
+        while empty < 2 {
+            let members = self.members();
+            empty = if members.is_empty() { empty + 1 } else { 0 };
+            for member in members {
+                let _ = member.signal(Signal::SIGKILL);
+            }
         }
     }
 }
