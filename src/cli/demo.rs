@@ -39,7 +39,7 @@ pub(super) fn stage() -> Stage {
 impl Demo {
     pub(super) async fn run(self, stage: Stage) -> Exit {
         // Traffic is delayed only in a network of our own: a demo must not touch anybody else's.
-        let rights = Rights::of_ours(&self.how.state_dir());
+        let rights = Rights::ours(&self.how.state_dir());
         let delays = AnyFault::abilities(&rights)
             .iter()
             .any(|(kind, ability)| *kind == "latency" && ability.extent == Extent::Yes);

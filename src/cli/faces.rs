@@ -73,13 +73,13 @@ impl Faces {
             let paint = Paint::for_terminal(io::stdout().is_terminal());
             let text = summary(&report, Some(&folder.path().join("report.md")), columns, paint);
             if let Ok(out) = terminal::own_handle(io::stdout()) {
-                live::say_at_last(out, text, LAST_WORDS);
+                let _ = live::say_at_last(out, text, LAST_WORDS);
             }
         }
         troubles.dedup();
         if let (false, Ok(errors)) = (troubles.is_empty(), terminal::own_handle(io::stderr())) {
             let text = troubles.iter().map(|trouble| format!("warning: {trouble}\n")).collect();
-            live::say_at_last(errors, text, LAST_WORDS);
+            let _ = live::say_at_last(errors, text, LAST_WORDS);
         }
     }
 }

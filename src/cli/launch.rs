@@ -12,7 +12,7 @@ use crate::base::{Clock, Dice, RunId};
 use crate::engine::{self, Armed, Order, Plan, Report, Services, Setting, World};
 use crate::event::{Event, Listener, What};
 use crate::experiment::model::Moment;
-use crate::experiment::{Checked, Draft, Refused, Surroundings};
+use crate::experiment::{Checked, Draft, Refused, Surroundings, environment};
 use crate::hands::Heartbeat;
 use crate::host::process::ourselves;
 use crate::host::user;
@@ -70,7 +70,7 @@ pub(super) fn load(draft: Draft, surroundings: &mut Surroundings) -> Result<Chec
 /// The surroundings of a real run: free ports, and folders of its services that nobody else has.
 pub(super) fn surroundings(run: RunId) -> Surroundings {
     Surroundings {
-        env: Box::new(|name| std::env::var(name).ok()),
+        env: Box::new(environment),
         // The port is free now and will most likely still be in a moment; a service that finds it taken says so.
         port: Box::new(|_| {
             let listener = std::net::TcpListener::bind(("127.0.0.1", 0));

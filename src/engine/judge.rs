@@ -1,7 +1,7 @@
 //! What the looks of a run mean: which promise each one is held against, and what the pure judges in `slo`
 //! say to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,9 @@ const UNDO: Duration = Duration::from_secs(1);
 /// How long after a look has settled it is judged at the latest.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Looks that may wait to be scored; beyond it the oldest are scored by what stands now.
+const MOST_DEFERRED: usize = 100_000;
+
 /// All judges of a run.
 pub(super) struct Judge {
     experiment: Arc<Experiment>,
@@ -103,6 +106,8 @@ pub(super) struct Judge {
     recovery: Option<Steady>,
     guard: Option<Guard>,
     bounds: Option<String>,
+    /// Looks that wait to be scored.
+    deferred: VecDeque<(usize, Sample)>,
 }
 
 impl Judge {
@@ -121,6 +126,7 @@ impl Judge {
             recovery: None,
             guard: None,
             bounds: None,
+            deferred: VecDeque::new(),
         }
     }
 
@@ -234,18 +240,35 @@ impl Judge {
         }
         let silent = Sample { outcome: Outcome::Missed, ..sample.clone() };
         for n in 0..self.rules.len() {
-            if self.rules[n].objective.probe != probe {
-                continue;
+            if self.rules[n].objective.probe == probe {
+                let in_force = self.in_force(n, sample);
+                if let Some(guard) = &mut self.guard {
+                    // What was told to begin must be told to have ended, also where it is held against nothing.
+                    guard.settled(n, if in_force { sample } else { &silent });
+                }
             }
-            let in_force = self.in_force(n, sample);
-            if in_force {
-                self.scores[n].settled(sample);
-            } else {
-                self.scores[n].passed_over(sample);
-            }
-            if let Some(guard) = &mut self.guard {
-                // What was told to begin must be told to have ended, also where it is held against nothing.
-                guard.settled(n, if in_force { sample } else { &silent });
+        }
+        self.deferred.push_back((probe, sample.clone()));
+        self.score();
+    }
+
+    /// Scores looks in the order in which they settled. While it is open when the system will have recovered from
+    /// a fault, it is open which promises its looks are held against: they wait for that. The guard does not: it
+    /// holds them against what stands until recovery is proved.
+    fn score(&mut self) {
+        let open = self.scopes.iter().any(|scope| scope.recovery.is_some());
+        let most = if open { MOST_DEFERRED } else { 0 };
+        while self.deferred.len() > most {
+            let Some((probe, sample)) = self.deferred.pop_front() else { return };
+            for n in 0..self.rules.len() {
+                if self.rules[n].objective.probe != probe {
+                    continue;
+                }
+                if self.in_force(n, &sample) {
+                    self.scores[n].settled(&sample);
+                } else {
+                    self.scores[n].passed_over(&sample);
+                }
             }
         }
     }
@@ -338,6 +361,7 @@ impl Judge {
                 scope.recovery = None;
             }
         }
+        self.score();
     }
 
     pub(super) fn last_undo(&mut self, now: Duration) {
@@ -396,7 +420,10 @@ impl Judge {
     }
 
     /// The end of every objective, told and taken into the findings.
-    pub(super) fn conclude(&self, findings: &mut Findings) -> Vec<What> {
+    pub(super) fn conclude(&mut self, findings: &mut Findings) -> Vec<What> {
+        // From what the system has not recovered by now, it has not recovered.
+        self.scopes.iter_mut().for_each(|scope| scope.recovery = None);
+        self.score();
         let ratios = self.rules.iter().filter(|r| matches!(r.objective.promise, Promise::Ratio { .. }));
         let terms = Terms {
             proof: self.experiment.proof,

@@ -43,6 +43,12 @@ impl Services {
         record.map(|record| record.members()).unwrap_or_default()
     }
 
+    /// Its main process, while it is up.
+    #[must_use]
+    pub fn main(&self, name: &str) -> Option<Process> {
+        self.lock().get(name).and_then(|up| up.running.main())
+    }
+
     /// Where it listens, by its port.
     #[must_use]
     pub fn endpoints(&self, name: &str) -> Vec<Endpoint> {

@@ -12,6 +12,9 @@ use crate::hands::Heartbeat;
 use crate::host::process::Identity;
 use crate::host::target::{self, Endpoint, Found, Pick, Selector, Target};
 
+/// What a file means that does not say how many.
+const ONE: Pick = Pick::Count(1);
+
 /// This machine, as a run sees it.
 #[derive(Clone)]
 pub struct World {
@@ -47,7 +50,14 @@ impl World {
                 .map_err(|why| refuse(why, "change [blast_radius], or the target"))?;
             Ok(Some(found))
         };
-        let target = find(&fault.target, &decision)?;
+        let mut target = find(&fault.target, &decision)?;
+        if let (Some(found), Some(Target { selector: Selector::Service(name), pick: ONE, .. })) =
+            (&mut target, &fault.target)
+            && !fault.harm.lasting()
+        {
+            // A service is killed by its main process, and it is its own affair what becomes of the others.
+            found.processes = self.services.main(name).into_iter().collect();
+        }
         let from = find(&fault.from, &format!("{decision}.from"))?;
         Ok(Site {
             run: self.run,
@@ -86,8 +96,9 @@ impl World {
         match &target.selector {
             Selector::Service(name) => {
                 let mut found = Found { said: format!("service {name}"), ..Found::default() };
-                found.processes =
-                    target::pick(self.services.members(name), target.pick, &self.dice, decision);
+                // A service is one target, whatever it consists of: unless said otherwise, all of it.
+                let pick = if target.pick == ONE { Pick::All } else { target.pick };
+                found.processes = target::pick(self.services.members(name), pick, &self.dice, decision);
                 found.endpoints = self.services.endpoints(name);
                 Ok(found)
             }

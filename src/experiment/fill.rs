@@ -27,13 +27,23 @@ impl Surroundings {
     pub fn pretended() -> Self {
         let mut next = 40_000;
         Self {
-            env: Box::new(|name| std::env::var(name).ok()),
+            env: Box::new(environment),
             port: Box::new(move |_| {
                 next += 1;
                 next
             }),
             services_dir: PathBuf::from("/tmp/brownout-services"),
         }
+    }
+}
+
+/// A variable of the real environment. `brownout` is ours: the path of this very program, so that an experiment
+/// can start parts of it.
+#[must_use]
+pub fn environment(name: &str) -> Option<String> {
+    match name {
+        "brownout" => std::env::current_exe().ok().map(|path| path.display().to_string()),
+        _ => std::env::var(name).ok(),
     }
 }
 

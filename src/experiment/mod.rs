@@ -1,7 +1,7 @@
 //! Floor 4: what is asked: from a file to a checked experiment.
 //!
 //! ```no_run
-//! use brownout::experiment::{Draft, Surroundings};
+//! use brownout::experiment::{Draft, Surroundings, environment};
 //!
 //! let draft = Draft::read("slow-redis.toml".as_ref());
 //! match draft.check(&mut Surroundings::pretended()) {
@@ -29,6 +29,6 @@ pub mod window;
 mod words;
 
 pub use draft::{Checked, Draft, Refused};
-pub use fill::{Count, Surroundings};
+pub use fill::{Count, Surroundings, environment};
 pub use model::Experiment;
 pub use schema::schema;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use ability::Ability;
+pub use ability::{Ability, Extent};
 
 use crate::base::{Dice, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
