@@ -6,6 +6,7 @@
 //! at once, however slow the terminal, the disk or fsync is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ enum Said {
     Gone { fault: usize, took: Duration, unpaid: Option<Unpaid> },
     /// It cannot be done, and nothing was done.
     Refused(usize, String),
+    /// The file that stops a run has appeared.
+    KillSwitch(PathBuf),
     /// What a fault hit is back (or never came within the time).
     Back { expect: usize, met: Option<Duration> },
 }
@@ -227,6 +230,9 @@ impl<'l> Conductor<'l> {
 
     /// t = 0: injections may begin.
     pub(super) fn start_judging(&mut self) {
+        if let Some(path) = self.experiment().guard.kill_switch.clone() {
+            self.watchers.spawn_on(kill_switch(path), &self.workers);
+        }
         let now = self.clock.now();
         self.zero = Some(now);
         self.injecting = true;
@@ -423,6 +429,9 @@ impl Conductor<'_> {
             Said::Injected(fault, recorded, held, result) => self.injected(fault, *recorded, held, result),
             Said::Gone { fault, took, unpaid } => self.gone(fault, took, unpaid),
             Said::Back { expect, met } => self.back(expect, met),
+            Said::KillSwitch(path) => {
+                self.stop_for(StopReason::Guard, format!("the kill switch {} was pulled", path.display()));
+            }
         }
     }
 
@@ -559,6 +568,14 @@ impl Conductor<'_> {
     fn since_zero(&self) -> Duration {
         self.zero.map_or(Duration::ZERO, |zero| self.clock.now().saturating_sub(zero))
     }
+}
+
+/// Waits until a file appears: anybody who may make it can stop the run.
+async fn kill_switch(path: PathBuf) -> Said {
+    while tokio::fs::symlink_metadata(&path).await.is_err() {
+        tokio::time::sleep(PULSE).await;
+    }
+    Said::KillSwitch(path)
 }
 
 /// Surveys a fault, claims its targets and writes its record: afterwards the harm may be done.
