@@ -78,7 +78,7 @@ impl Faces {
         }
         troubles.dedup();
         if let (false, Ok(errors)) = (troubles.is_empty(), terminal::own_handle(io::stderr())) {
-            let text = troubles.iter().map(|trouble| format!("warning: {trouble}\n")).collect();
+            let text = format!("warning: {}\n", troubles.join("\nwarning: "));
             let _ = live::say_at_last(errors, text, LAST_WORDS);
         }
     }

@@ -1,5 +1,6 @@
 //! From a checked experiment to its exit code: the way every command that runs one takes.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,7 +100,10 @@ pub(super) struct Asked {
 pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
     let clock = Clock::start();
     let Checked { experiment, sources, .. } = checked;
-    let hash = Sha256::digest(sources.text()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = Sha256::digest(sources.text()).iter().fold(String::new(), |mut hash, byte| {
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    });
     let experiment = Arc::new(experiment);
     let dice = how.seed.or(experiment.seed).map_or_else(Dice::drawn, Dice::new);
     let holder = match ourselves() {

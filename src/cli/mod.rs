@@ -63,6 +63,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in the life of a process")]
 enum Command {
     /// See it work: a small shop is started, hurt and judged, in under a minute
     Demo(demo::Demo),

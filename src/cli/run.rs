@@ -12,8 +12,8 @@ pub(super) struct Run {
     /// The experiment file
     file: PathBuf,
     /// Show the plan, touch nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[arg(long = "dry-run")]
+    only_plan: bool,
     #[command(flatten)]
     how: How,
 }
@@ -28,7 +28,7 @@ pub(super) struct ShowPlan {
 
 impl Run {
     pub(super) async fn run(self) -> Exit {
-        go(self.file, self.dry_run, self.how).await
+        go(self.file, self.only_plan, self.how).await
     }
 }
 
