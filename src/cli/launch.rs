@@ -49,13 +49,15 @@ impl How {
     }
 }
 
-/// Reads and checks a file; what is wrong with it goes to stderr.
-pub(super) fn load(draft: Draft, surroundings: &mut Surroundings) -> Result<Checked, Exit> {
+/// Reads and checks a file; what is wrong with it, and if wanted what is doubtful, goes to stderr.
+pub(super) fn load(draft: Draft, surroundings: &mut Surroundings, warn: bool) -> Result<Checked, Exit> {
     let colour = Paint::for_terminal(std::io::stderr().is_terminal()).colour;
     let mut errors = std::io::stderr().lock();
     match draft.check(surroundings) {
         Ok(checked) => {
-            let _ = write!(errors, "{}", checked.warnings.render(&checked.sources, colour));
+            if warn {
+                let _ = write!(errors, "{}", checked.warnings.render(&checked.sources, colour));
+            }
             Ok(checked)
         }
         Err(Refused { mistakes, sources }) => {

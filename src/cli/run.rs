@@ -41,7 +41,7 @@ impl ShowPlan {
 async fn go(file: PathBuf, dry: bool, how: How) -> Exit {
     let run = RunId::fresh();
     let mut around = if dry { Surroundings::pretended() } else { surroundings(run) };
-    match load(Draft::read(&file), &mut around) {
+    match load(Draft::read(&file), &mut around, true) {
         Ok(checked) => launch(checked, Asked { run, file: file.display().to_string(), dry }, how).await,
         Err(exit) => exit,
     }

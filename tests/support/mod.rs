@@ -16,7 +16,10 @@ pub const LIMIT: Duration = Duration::from_mins(1);
 
 pub fn brownout(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_brownout"));
-    command.env("BROWNOUT_STATE", state).stdin(Stdio::null());
+    command
+        .env("BROWNOUT_STATE", state)
+        .env("BROWNOUT_RUNS", state.with_file_name("runs"))
+        .stdin(Stdio::null());
     command
 }
 
@@ -98,9 +101,11 @@ impl World {
     }
 }
 
+/// The children of a process, whichever of its threads started them.
 pub fn children(of: u32) -> Vec<String> {
-    let path = format!("/proc/{of}/task/{of}/children");
-    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
@@ -177,7 +182,7 @@ impl Netns {
     /// The real binary, inside.
     pub fn brownout(&self, state: &Path) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
-        command.env("BROWNOUT_STATE", state);
+        command.env("BROWNOUT_STATE", state).env("BROWNOUT_RUNS", state.with_file_name("runs"));
         command
     }
 
