@@ -89,7 +89,8 @@ impl Net {
         let mut runner =
             Runner(self.inject(&format!("{arguments} --for 60s")).spawn().unwrap(), String::new());
         for line in BufReader::new(runner.0.stderr.as_mut().unwrap()).lines().map(Result::unwrap) {
-            runner.1 += &format!("{line}\n");
+            runner.1 += &line;
+            runner.1 += "\n";
             if line.starts_with("took hold") || line.contains("cannot be measured") {
                 return runner;
             }
@@ -104,11 +105,9 @@ impl Net {
             assert!(tables.status.success());
             let queues =
                 self.command("cat").arg("/proc/self/net/netfilter/nfnetlink_queue").output().unwrap();
-            let logs = std::fs::read_dir(self.state.path().join("undo"))
-                .map(|logs| {
-                    logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
-                })
-                .unwrap_or(0);
+            let logs = std::fs::read_dir(self.state.path().join("undo")).map_or(0, |logs| {
+                logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
+            });
             String::from_utf8([tables.stdout, queues.stdout].concat()).unwrap() + &"log ".repeat(logs)
         };
         let since = Instant::now();
@@ -313,14 +312,14 @@ fn a_round_trip_between_two_hosts_gains_the_delay_once_wherever_it_is_injected()
 #[test]
 fn only_the_processes_named_in_from_are_delayed() {
     // Speaks when it is told to, over one connection and one UDP socket that it keeps; says how long it took.
-    const CLIENT: &str = r#"
+    const CLIENT: &str = r"
         exec 3<>/dev/tcp/127.0.0.1/$1 4<>/dev/udp/127.0.0.1/$1
         echo ready
         while read; do for fd in 3 4; do
             begun=${EPOCHREALTIME/./}
             printf x >&$fd; read -r -N 1 -u $fd
             echo $((${EPOCHREALTIME/./} - begun))
-        done; done"#;
+        done; done";
     let Some(net) = Net::new() else { return };
     let program = net.state.path().join("slow-client");
     std::fs::copy("/bin/bash", &program).unwrap();
@@ -364,7 +363,7 @@ fn numbered(to: SocketAddr, count: u32, mut meanwhile: impl FnMut(u32)) -> Vec<(
         while got.len() < count as usize && receiving.recv(&mut bytes).is_ok() {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             let sent = Duration::from_nanos(u64::from_be_bytes(bytes[4..].try_into().unwrap()));
-            got.push((number, begun.elapsed() - sent));
+            got.push((number, begun.elapsed().saturating_sub(sent)));
         }
         got
     });
@@ -388,7 +387,7 @@ fn jitter_spreads_the_delay_and_never_reorders_a_flow() {
         let shortest = got.iter().map(|(_, trip)| *trip).min().unwrap();
         let longest = got.iter().map(|(_, trip)| *trip).max().unwrap();
         assert!(shortest >= Duration::from_millis(5), "{shortest:?}");
-        assert!(longest - shortest > Duration::from_millis(15), "{shortest:?} to {longest:?}");
+        assert!(longest.saturating_sub(shortest) > Duration::from_millis(15), "{shortest:?} to {longest:?}");
         runner.end();
         net.nothing_left();
     });
@@ -401,7 +400,7 @@ fn the_end_of_a_fault_loses_and_reorders_nothing_that_was_held() {
         let at = echo("127.0.0.1:0");
         let runner = net.slow(&format!("--to {at} delay=200ms"));
         let mut stream = Client::connect(at);
-        stream.0.write_all(&[7; 100_000]).unwrap();
+        stream.0.write_all(&vec![7; 100_000]).unwrap();
         let got = numbered(at, 500, |number| {
             if number == 250 {
                 runner.signal("INT");
