@@ -10,6 +10,7 @@ mod faces;
 mod inject;
 mod launch;
 mod plan;
+mod prose;
 mod recover;
 mod run;
 mod schema;
