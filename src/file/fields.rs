@@ -67,7 +67,11 @@ impl FieldDoc {
 #[must_use]
 pub fn paragraphs(doc: &str) -> Vec<String> {
     let lines: Vec<&str> = doc.lines().map(str::trim).collect();
-    lines.split(|line| line.is_empty()).map(|lines| prose(&lines.join(" "))).filter(|p| !p.is_empty()).collect()
+    lines
+        .split(|line| line.is_empty())
+        .map(|lines| prose(&lines.join(" ")))
+        .filter(|p| !p.is_empty())
+        .collect()
 }
 
 /// A value with its place, for what is judged together with other values later. `None` when it was
