@@ -23,19 +23,25 @@ use crate::undo::state_dir;
 /// How an experiment is run.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct How {
-    /// Repeat what an earlier run drew
+    /// Draw the same targets as an earlier run, which printed its seed
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Agree to hurting what the experiment did not start itself, by the word that the plan asks for
+    /// Agree to hurting what the experiment did not start itself: by `yes`, or the word its file asks for
     #[arg(long, value_name = "WORD")]
     pub(super) confirm: Option<String>,
     /// The same as --confirm yes
     #[arg(long, conflicts_with = "confirm")]
     pub(super) yes: bool,
-    /// Where run folders are made
-    #[arg(long, value_name = "DIR", env = "BROWNOUT_RUNS", default_value = "brownout-runs")]
+    /// Where each run leaves its folder: reports, journal, logs of services
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BROWNOUT_RUNS",
+        hide_env_values = true,
+        default_value = "brownout-runs"
+    )]
     pub(super) runs: PathBuf,
-    /// Where undo logs are kept
+    /// Where undo logs are kept; /var/lib/brownout for root, ~/.local/state/brownout otherwise, when absent
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     #[command(flatten)]

@@ -73,6 +73,12 @@ pub struct ExecProber {
 
 impl Probe for Exec {
     type Prober = ExecProber;
+    const EXAMPLE: &'static str = r#"[probe.replica.exec]
+run     = ["pg_isready", "-h", "127.0.0.1"]
+expect  = { stdout = "accepting" }
+rate    = "2/s"
+timeout = "3s"
+"#;
 
     fn check(&self) -> Result<(), (String, String)> {
         match self.run.first() {

@@ -132,6 +132,8 @@ impl Read for Secret {
 trait Probe {
     /// What is kept between looks: connections, TLS settings.
     type Prober: Prober;
+    /// Its table in a file, for the docs: a good one, with what it refers to.
+    const EXAMPLE: &'static str;
 
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
@@ -196,6 +198,13 @@ macro_rules! kinds {
                 $(if kind == <$probe>::KIND {
                     return Some((<$probe>::ABOUT, <$probe>::fields()));
                 })*
+                None
+            }
+
+            /// A kind's table in a file, for the docs; `None` for an unknown kind.
+            #[must_use]
+            pub fn example(kind: &str) -> Option<&'static str> {
+                $(if kind == <$probe>::KIND { return Some(<$probe as Probe>::EXAMPLE); })*
                 None
             }
 

@@ -153,6 +153,12 @@ impl Fault for Latency {
     const LASTING: bool = true;
     const AIM: Aim = Aim::Traffic;
     const TIER: Tier = Tier::Kernel;
+    const EXAMPLE: &'static str = r#"[fault.slow-redis.latency]
+to    = { port = 6379 }
+delay = "100ms"
+at    = "5s"
+for   = "30s"
+"#;
 
     fn ability(_: &Rights) -> Ability {
         let engines = abilities();
