@@ -606,12 +606,7 @@ for = "1s"
     /// How many looks each rule was judged by.
     fn counted(judge: &mut Judge) -> Vec<u64> {
         judge.conclude(&mut Findings::default());
-        judge
-            .scores
-            .iter()
-            .map(|score| score.counts())
-            .map(|(good, bad, missed)| good + bad + missed)
-            .collect()
+        judge.scores.iter().map(Score::counts).map(|(good, bad, missed)| good + bad + missed).collect()
     }
 
     #[test]
