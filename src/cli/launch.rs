@@ -172,6 +172,10 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     tell(What::Planned { plan: told });
+    let hands = match hands() {
+        Ok(hands) => hands,
+        Err(why) => return refused(&[format!("the system gave us no threads: {why}")]),
+    };
     let orders = engine::orders();
     if experiment.faults.iter().any(|fault| fault.at == Moment::Operator) {
         listen_for_enter(orders.0.clone());
@@ -181,10 +185,13 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         folder: folder.path().to_owned(),
         clock,
         workers: tokio::runtime::Handle::current(),
+        hands: hands.handle().clone(),
         signals: signals::asked_to_stop(),
         orders,
+        looks: engine::looks(),
     };
     let ended = on_a_thread_of_its_own(armed, world, setting, faces).await;
+    hands.shutdown_background();
     let _ = std::fs::remove_dir(services_dir(asked.run));
     match ended {
         Ok((faces, Ok(report))) => {
@@ -201,6 +208,11 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
             Exit::Bug
         }
     }
+}
+
+/// Threads that inject and undo, and do nothing else.
+fn hands() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hands").enable_all().build()
 }
 
 type Ended = (Faces, Result<Report, engine::RunError>);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::timeline::foresee;
-use super::verdict::Findings;
-use crate::base::unit;
+use super::verdict::{Finding, Findings};
+use crate::base::{Rate, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
@@ -58,19 +58,45 @@ pub(super) fn rules(experiment: &Experiment) -> Vec<Rule> {
     rules
 }
 
-/// When a fault was felt: from its injection until the system has recovered from it.
+/// When a fault was felt: each time from its injection until the system has recovered from it.
 #[derive(Debug, Clone, Default)]
 struct Scope {
-    from: Option<Duration>,
-    to: Option<Duration>,
+    /// Since when it is felt.
+    since: Option<Duration>,
+    /// When it was felt before, in order.
+    past: Vec<(Duration, Duration)>,
     /// Looks for the recovery, once the fault has ended.
     recovery: Option<Steady>,
 }
 
 impl Scope {
+    /// Whether it was felt at some moment between a look's intended start and its end.
     fn overlaps(&self, sample: &Sample) -> bool {
-        self.from.is_some_and(|from| from <= sample.ended) && self.to.is_none_or(|to| to >= sample.intended)
+        let mut late = self.past.iter().rev().take_while(|(_, to)| *to >= sample.intended);
+        self.since.is_some_and(|from| from <= sample.ended) || late.any(|(from, _)| *from <= sample.ended)
     }
+
+    fn felt(&self) -> bool {
+        self.since.is_some() || !self.past.is_empty()
+    }
+
+    fn ends(&mut self, at: Duration) {
+        self.recovery = None;
+        if let Some(since) = self.since.take() {
+            self.past.push((since, at.max(since)));
+        }
+    }
+}
+
+/// Whether the system is as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// Nobody can tell: nothing is promised.
+    Nothing,
+    /// Since then.
+    Since(Duration),
+    /// It is not, and too late: why.
+    Not(String),
 }
 
 /// The looks of one probe in one phase, and whether it was looked at all.
@@ -131,7 +157,13 @@ impl Judge {
     }
 
     fn rate(&self, probe: usize) -> f64 {
-        self.experiment.probes[probe].rate.map_or(1.0, crate::base::Rate::hertz)
+        rate(&self.experiment, probe)
+    }
+
+    /// How long a steady state takes at least to be seen: the time asked for, or until the slowest probe has looked
+    /// often enough.
+    pub(super) fn steady_takes(&self) -> Duration {
+        self.tracker(Duration::ZERO, None).map_or(self.experiment.steady_for, |steady| steady.takes())
     }
 
     /// The general promises with their looks a second: what the steady state and recovery are held against.
@@ -166,20 +198,9 @@ impl Judge {
     /// t = 0: from here on the guard watches.
     pub(super) fn zero(&mut self, now: Duration) {
         self.zero = Some(now);
-        let takes = foresee(&self.experiment).takes;
         let slice = slice_for(self.steady.as_ref().map(Steady::longest_burst).unwrap_or_default());
-        let alpha = self.experiment.guard.false_abort.share();
-        let settings = GuardSettings { alpha, planned: takes, undo: UNDO, tick: TICK, slice };
-        let watched = self.rules.iter().map(|rule| {
-            let rate = self.rate(rule.objective.probe);
-            let looks = rate * takes.as_secs_f64();
-            Watched {
-                objective: rule.objective.clone(),
-                rate,
-                budget_looks: budget_looks(self.experiment.guard.budget, &rule.objective, rate, looks),
-                start: now,
-            }
-        });
+        let settings = guard_settings(&self.experiment, slice);
+        let watched = self.rules.iter().map(|rule| watched(&self.experiment, rule, settings.planned, now));
         self.guard = Some(Guard::new(settings, watched.collect()));
         self.bounds = (!self.rules.is_empty()).then(|| {
             format!(
@@ -301,18 +322,15 @@ impl Judge {
 
     pub(super) fn fault_begins(&mut self, fault: usize, now: Duration) {
         let scope = &mut self.scopes[fault];
-        scope.from.get_or_insert(now);
-        scope.to = None;
+        scope.since.get_or_insert(now);
         scope.recovery = None;
     }
 
     pub(super) fn fault_ended(&mut self, fault: usize, now: Duration) {
-        if self.scopes[fault].from.is_some() {
-            let tracker = self.tracker(now, None);
-            let scope = &mut self.scopes[fault];
-            match tracker {
-                Some(recovery) => scope.recovery = Some(recovery),
-                None => scope.to = Some(now),
+        if self.scopes[fault].since.is_some() {
+            match self.tracker(now, None) {
+                Some(recovery) => self.scopes[fault].recovery = Some(recovery),
+                None => self.scopes[fault].ends(now),
             }
         }
     }
@@ -357,8 +375,7 @@ impl Judge {
             if let Some(recovery) = &mut scope.recovery
                 && let Progress::Held(stretch) = recovery.judge(now)
             {
-                scope.to = Some(stretch.began);
-                scope.recovery = None;
+                scope.ends(stretch.began);
             }
         }
         self.score();
@@ -370,15 +387,15 @@ impl Judge {
     }
 
     /// Since when the system is as it was, or why it is not; `None` while that is open.
-    pub(super) fn recovery(&mut self, now: Duration) -> Option<Result<Duration, String>> {
+    pub(super) fn recovery(&mut self, now: Duration) -> Option<Recovery> {
         self.recoveries(now);
-        let Some(recovery) = &mut self.recovery else { return Some(Ok(self.last_undo.unwrap_or(now))) };
+        let Some(recovery) = &mut self.recovery else { return Some(Recovery::Nothing) };
         match recovery.judge(now) {
             Progress::Watching { .. } => None,
-            Progress::Held(stretch) => Some(Ok(stretch.began)),
+            Progress::Held(stretch) => Some(Recovery::Since(stretch.began)),
             Progress::TooLate => {
                 let within = unit::say(self.experiment.recovery_within);
-                Some(Err(format!("no recovery within {within}: {}", recovery.why())))
+                Some(Recovery::Not(format!("no recovery within {within}: {}", recovery.why())))
             }
         }
     }
@@ -424,31 +441,27 @@ impl Judge {
         // From what the system has not recovered by now, it has not recovered.
         self.scopes.iter_mut().for_each(|scope| scope.recovery = None);
         self.score();
-        let ratios = self.rules.iter().filter(|r| matches!(r.objective.promise, Promise::Ratio { .. }));
-        let terms = Terms {
-            proof: self.experiment.proof,
-            alpha: self.experiment.guard.false_abort.share(),
-            objectives: ratios.count(),
-        };
+        let terms = terms(&self.experiment, &self.rules);
         let mut events = Vec::new();
         for (rule, score) in self.rules.iter().zip(&self.scores) {
-            let never = rule.during.is_some_and(|fault| self.scopes[fault].from.is_none());
+            let never = rule.during.is_some_and(|fault| !self.scopes[fault].felt());
             if never {
                 continue; // Its fault never came, which is told elsewhere.
             }
             let finding = score.judge(&terms);
             let (good, bad, _) = score.counts();
+            let found = Finding { severity: finding.used, why: finding.brief.clone() };
             let judgement = match finding.ruling {
                 Ruling::Passed => {
-                    findings.held.push(finding.why.clone());
+                    findings.held.push(found);
                     Judgement::Passed
                 }
                 Ruling::Failed => {
-                    findings.failed.push(finding.why.clone());
+                    findings.failed.push(found);
                     Judgement::Failed
                 }
                 Ruling::Inconclusive => {
-                    findings.open.push(finding.why.clone());
+                    findings.open.push(found.why);
                     Judgement::Inconclusive
                 }
             };
@@ -467,8 +480,33 @@ impl Judge {
     }
 }
 
+/// Looks a second of a probe.
+fn rate(experiment: &Experiment, probe: usize) -> f64 {
+    experiment.probes[probe].rate.map_or(1.0, Rate::hertz)
+}
+
+/// What the guard of an experiment goes by.
+pub(super) fn guard_settings(experiment: &Experiment, slice: Duration) -> GuardSettings {
+    let planned = foresee(experiment).takes;
+    GuardSettings { alpha: experiment.guard.false_abort.share(), planned, undo: UNDO, tick: TICK, slice }
+}
+
+/// One promise as the guard watches it over a run of the `planned` length.
+pub(super) fn watched(experiment: &Experiment, rule: &Rule, planned: Duration, start: Duration) -> Watched {
+    let rate = rate(experiment, rule.objective.probe);
+    let looks = rate * planned.as_secs_f64();
+    let budget_looks = budget_looks(experiment.guard.budget, &rule.objective, rate, looks);
+    Watched { objective: rule.objective.clone(), rate, budget_looks, start }
+}
+
+/// The terms of the judgement on a run.
+pub(super) fn terms(experiment: &Experiment, rules: &[Rule]) -> Terms {
+    let ratios = rules.iter().filter(|rule| matches!(rule.objective.promise, Promise::Ratio { .. }));
+    Terms { proof: experiment.proof, alpha: experiment.guard.false_abort.share(), objectives: ratios.count() }
+}
+
 /// What an objective may spend in this run, in bad looks.
-pub(super) fn budget_looks(budget: Option<Budget>, objective: &Objective, rate: f64, looks: f64) -> f64 {
+fn budget_looks(budget: Option<Budget>, objective: &Objective, rate: f64, looks: f64) -> f64 {
     let Promise::Ratio { p0, .. } = objective.promise else { return f64::INFINITY };
     match budget {
         None => default_budget(p0, looks),

@@ -65,8 +65,7 @@ impl Looking {
     }
 }
 
-/// Makes the checks of one moment, one look each, several times for at most so long until they are good;
-/// the last look of each.
+/// Makes the checks of one moment, one look each.
 pub(super) async fn check(
     experiment: Arc<Experiment>,
     probers: Probers,

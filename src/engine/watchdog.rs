@@ -26,6 +26,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A lister may hold a dead run's log for a moment; the watchdog waits that long for it.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// So long may it take to go when it is sent home.
+const GOING: Duration = Duration::from_secs(2);
+
 const BEAT: &[u8] = b".";
 const DISMISSED: u8 = b'd';
 
@@ -87,7 +90,11 @@ impl Watchdog {
     pub fn dismiss(mut self) {
         let _ = self.pipe.write_all(&[DISMISSED]);
         drop(self.pipe);
-        let _ = self.child.wait();
+        // It goes at once, unless somebody has stopped it: then it goes when it is let on.
+        let limit = since_boot() + GOING;
+        while matches!(self.child.try_wait(), Ok(None)) && since_boot() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

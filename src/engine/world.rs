@@ -73,10 +73,10 @@ impl World {
         })
     }
 
-    /// Whether what a fault hit is there again: a service of ours is ready with another main process; as many
-    /// processes as were hit are found by the selector, none of them one that was.
+    /// Whether what a fault hit is there again: a service of ours is ready with another main process; of others
+    /// `most` processes, as many as were hit at one time, are found by the selector, none of them one of the `hit`.
     #[must_use]
-    pub fn is_back(&self, fault: &Fault, hit: &[Identity]) -> bool {
+    pub fn is_back(&self, fault: &Fault, hit: &[Identity], most: usize) -> bool {
         let Some(target) = &fault.target else { return false };
         if let Selector::Service(name) = &target.selector {
             return self.services.is_back(name, hit);
@@ -84,7 +84,7 @@ impl World {
         let all = Target { pick: Pick::All, ..target.clone() };
         self.find(&all, "back").is_ok_and(|found| {
             let fresh = found.processes.iter().filter(|process| !hit.contains(process.identity()));
-            fresh.count() >= hit.len()
+            fresh.count() >= most
         })
     }
 
