@@ -30,6 +30,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// The outcome, and no log.
+    pub(super) fn only(format: Format) -> Self {
+        Self { format, verbose: 0, log_format: Format::Text }
+    }
+
     pub(super) fn json(&self) -> bool {
         self.format == Format::Json
     }

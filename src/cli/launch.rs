@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::faces::{Faces, Wanted};
+use super::faces::{Faces, Format, Wanted};
 use super::{Exit, plan, signals};
 use crate::base::{Clock, Dice, RunId};
 use crate::engine::{self, Armed, Order, Plan, Report, Services, Setting, World};
@@ -49,6 +49,18 @@ pub(super) struct How {
 }
 
 impl How {
+    /// Nothing is run, only planned.
+    pub(super) fn to_plan(seed: Option<u64>, format: Format) -> Self {
+        Self {
+            seed,
+            confirm: None,
+            yes: false,
+            runs: PathBuf::new(),
+            state: None,
+            faces: Wanted::only(format),
+        }
+    }
+
     /// Where undo logs are kept.
     pub(super) fn state_dir(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(state_dir)
