@@ -58,13 +58,6 @@ impl Read for Expect {
     }
 }
 
-impl Exec {
-    /// The same command with its words changed.
-    pub(super) fn filled(&self, word: impl Fn(&str) -> String) -> Self {
-        Self { run: self.run.iter().map(|text| word(text)).collect(), ..self.clone() }
-    }
-}
-
 /// Runs the command, again and again.
 pub struct ExecProber {
     exec: Exec,

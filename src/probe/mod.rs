@@ -208,16 +208,6 @@ macro_rules! kinds {
                 None
             }
 
-            /// The same probe with its words changed: how counts are filled into a check after a run. `None`
-            /// for kinds whose words are not filled.
-            #[must_use]
-            pub fn filled(&self, word: impl Fn(&str) -> String) -> Option<Self> {
-                match self {
-                    Self::Exec(exec) => Some(Self::Exec(exec.filled(word))),
-                    _ => None,
-                }
-            }
-
             /// The word that names this kind.
             #[must_use]
             pub fn kind(&self) -> &'static str {
