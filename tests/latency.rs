@@ -100,21 +100,21 @@ impl Net {
         panic!("it did not take hold: {}", runner.1);
     }
 
-    /// Neither a table, nor a queue, nor an undo log is left.
+    /// What is left: tables, queues, undo logs.
+    fn left(&self) -> String {
+        let tables = self.command("nft").args(["list", "tables"]).output().unwrap();
+        assert!(tables.status.success());
+        let queues = self.command("cat").arg("/proc/self/net/netfilter/nfnetlink_queue").output().unwrap();
+        let logs = std::fs::read_dir(self.state.path().join("undo")).map_or(0, |logs| {
+            logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
+        });
+        String::from_utf8([tables.stdout, queues.stdout].concat()).unwrap() + &"log ".repeat(logs)
+    }
+
     fn nothing_left(&self) {
-        let left = || {
-            let tables = self.command("nft").args(["list", "tables"]).output().unwrap();
-            assert!(tables.status.success());
-            let queues =
-                self.command("cat").arg("/proc/self/net/netfilter/nfnetlink_queue").output().unwrap();
-            let logs = std::fs::read_dir(self.state.path().join("undo")).map_or(0, |logs| {
-                logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
-            });
-            String::from_utf8([tables.stdout, queues.stdout].concat()).unwrap() + &"log ".repeat(logs)
-        };
         let since = Instant::now();
-        while !left().is_empty() {
-            assert!(since.elapsed() < LIMIT, "left: {}", left());
+        while !self.left().is_empty() {
+            assert!(since.elapsed() < LIMIT, "left: {}", self.left());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -448,6 +448,33 @@ fn the_harm_ends_when_the_runner_is_killed_and_connections_live_on() {
         assert!(client.median() < NOISE, "TCP sends again what was held");
         runner.0.wait().unwrap();
         net.nothing_left();
+    });
+}
+
+#[test]
+fn a_runner_killed_at_any_moment_leaves_nothing_in_its_namespace() {
+    let Some(net) = Net::new() else { return };
+    net.within(|| {
+        let at = echo("127.0.0.1:0");
+        // From before the log exists to well after the harm; spread, so that every run covers them.
+        for step in 0..25_u64 {
+            let runner = net.inject(&format!("--to {at} delay=300ms --for 60s")).spawn().unwrap();
+            let mut runner = Runner(runner, String::new());
+            std::thread::sleep(Duration::from_millis(step * 2));
+            runner.0.kill().unwrap();
+            runner.0.wait().unwrap();
+            assert!(gone(at, Instant::now()) < LIMIT);
+            // A log that was made before its watchdog was posted owes nothing, and the next start removes it.
+            let since = Instant::now();
+            let recovered = || {
+                let mut recover = net.command(env!("CARGO_BIN_EXE_brownout"));
+                recover.arg("recover").env("BROWNOUT_STATE", net.state.path());
+                recover.output().unwrap().status.success() && net.left().is_empty()
+            };
+            while !recovered() {
+                assert!(since.elapsed() < LIMIT, "killed after {} ms, left: {}", step * 2, net.left());
+            }
+        }
     });
 }
 

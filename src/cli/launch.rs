@@ -155,6 +155,7 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
     if !experiment.services.is_empty()
         && let Err(why) = make_services_dir(&services_dir(asked.run))
     {
+        let _ = std::fs::remove_dir_all(folder.path());
         return refused(&[format!("{}: {why}", services_dir(asked.run).display())]);
     }
     let mut faces = Faces::open(&how.faces, &folder);

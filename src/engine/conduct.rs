@@ -415,10 +415,12 @@ impl<'l> Conductor<'l> {
         self.tell(What::Service { name, state, detail });
     }
 
-    /// Sends the watchdog home, when nothing is owed.
-    pub(super) fn dismiss_watchdog(&mut self) {
-        if let Some(watchdog) = self.watchdog.take() {
-            watchdog.dismiss();
+    /// Sends the watchdog home when nothing is owed; else it outlives us, and tries once more when we are gone.
+    pub(super) fn part_with_watchdog(&mut self, owed: bool) {
+        match self.watchdog.take() {
+            Some(watchdog) if owed => watchdog.leave(),
+            Some(watchdog) => watchdog.dismiss(),
+            None => {}
         }
     }
 }

@@ -541,3 +541,262 @@ fn totals(tally: &Tally) -> Totals {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::written;
+    use super::*;
+    use crate::probe::Phases;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// One probe, promised 90 % and 95 % below 50 ms; instead, during `lasting`, 50 % and no outage longer than 2 s.
+    const TEXT: &str = r#"
+title = "t"
+[steady_state]
+for = "1s"
+[probe.p.tcp]
+address = "127.0.0.1:9"
+rate = "100/s"
+[probe.other.tcp]
+address = "127.0.0.1:9"
+rate = "100/s"
+[slo.s]
+probe = "p"
+availability = "90%"
+latency = [{ percentile = "p95", below = "50ms" }]
+[slo.s.during.lasting]
+availability = "50%"
+longest_outage = "2s"
+[fault.lasting.exec]
+inject = ["true"]
+undo = ["true"]
+at = "1s"
+for = "1s"
+[fault.other.exec]
+inject = ["true"]
+undo = ["true", "other"]
+at = "5s"
+for = "1s"
+"#;
+
+    fn judge_of(text: &str) -> Judge {
+        Judge::new(&Arc::new(written(text)))
+    }
+
+    fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
+        let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
+        Look { probe, sample, phases: Phases::default() }
+    }
+
+    fn feed(judge: &mut Judge, look: &Look) {
+        judge.begun(look.probe, look.sample.intended);
+        judge.settled(look);
+    }
+
+    /// Good looks of the first probe every 10 ms.
+    fn good(judge: &mut Judge, from: u32, to: u32) {
+        for n in from..to {
+            feed(judge, &look(0, n * 10 * MS, MS, Outcome::Good));
+        }
+    }
+
+    /// How many looks each rule was judged by.
+    fn counted(judge: &mut Judge) -> Vec<u64> {
+        judge.conclude(&mut Findings::default());
+        judge.scores.iter().map(Score::counts).map(|(good, bad, missed)| good + bad + missed).collect()
+    }
+
+    #[test]
+    fn rules_are_named_by_what_they_promise_and_when() {
+        let names: Vec<String> = rules(&written(TEXT)).into_iter().map(|rule| rule.objective.name).collect();
+        assert_eq!(
+            names,
+            [
+                "s availability 90%",
+                "s p95 below 50 ms",
+                "s availability 50% during lasting",
+                "s no outage longer than 2 s during lasting"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_look_is_held_against_what_stands_while_a_fault_is_felt_and_until_the_system_has_recovered() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        good(&mut judge, 0, 200);
+        assert!(judge.steady(2_000 * MS).is_some());
+        judge.zero(2_000 * MS);
+        good(&mut judge, 200, 300);
+        judge.fault_begins(0, 3_000 * MS);
+        (300..400).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        judge.fault_ended(0, 4_000 * MS);
+        // It takes half a second more until it is well again.
+        (400..450).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        good(&mut judge, 450, 700);
+        let _ = judge.abort(7_000 * MS);
+        judge.last_undo(7_000 * MS);
+        good(&mut judge, 700, 800);
+        // 2 to 3 s and 4.5 to 7 s in general; 3 to 4.5 s, the first good look included, during the fault.
+        assert_eq!(counted(&mut judge), [349, 349, 151, 151]);
+        assert!(
+            judge.tallies().len() == 3,
+            "steady, faults and recovery of the one probe that was looked with"
+        );
+    }
+
+    #[test]
+    fn a_fault_that_is_over_when_done_is_judged_until_it_is_not_felt_any_more() {
+        let text = TEXT
+            .replace(
+                "[fault.other.exec]\ninject = [\"true\"]\nundo = [\"true\", \"other\"]",
+                "[fault.other.kill]\ntarget = { listen = 9 }",
+            )
+            .replace("at = \"5s\"\nfor = \"1s\"", "at = \"5s\"");
+        let mut judge = judge_of(&text);
+        judge.steady_begins(Duration::ZERO);
+        good(&mut judge, 0, 200);
+        judge.zero(2_000 * MS);
+        judge.fault_begins(1, 2_000 * MS);
+        judge.fault_ended(1, 2_010 * MS);
+        judge.last_undo(2_010 * MS);
+        (201..300).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        good(&mut judge, 300, 500);
+        assert_eq!(judge.recovery(5_000 * MS), Some(Recovery::Since(3_000 * MS)));
+        let mut findings = Findings::default();
+        judge.conclude(&mut findings);
+        assert_eq!(judge.scores[0].counts(), (1, 99, 0));
+        assert!(
+            findings.failed[0].why.starts_with("s availability 90%: 99 of 100 looks bad (99 %)"),
+            "{findings:?}"
+        );
+        assert!(findings.failed[0].severity > 9.0);
+    }
+
+    #[test]
+    fn a_fault_felt_twice_leaves_the_time_between_to_the_general_promises() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        judge.zero(Duration::ZERO);
+        for began in [1_000, 4_000] {
+            judge.fault_begins(0, began * MS);
+            good(&mut judge, began / 10, began / 10 + 100);
+            judge.fault_ended(0, (began + 1_000) * MS);
+            good(&mut judge, began / 10 + 100, began / 10 + 300);
+            let _ = judge.abort((began + 3_000) * MS);
+        }
+        assert_eq!(judge.scopes[0].past.len(), 2);
+        let between = look(0, 3_500 * MS, MS, Outcome::Good).sample;
+        assert!(judge.in_force(0, &between) && !judge.in_force(2, &between));
+        for during in [1_500, 4_500] {
+            let during = look(0, during * MS, MS, Outcome::Good).sample;
+            assert!(!judge.in_force(0, &during) && judge.in_force(2, &during));
+        }
+    }
+
+    #[test]
+    fn a_slow_look_counts_before_it_has_settled() {
+        let mut judge = judge_of(
+            &TEXT.replace("for = \"1s\"\n[probe", "for = \"1s\"\n[guard]\nbudget = \"5 looks\"\n[probe"),
+        );
+        judge.steady_begins(Duration::ZERO);
+        judge.zero(Duration::ZERO);
+        (0..5).for_each(|n| judge.begun(0, n * 10 * MS));
+        assert_eq!(judge.abort(60 * MS), None);
+        let why = judge.abort(100 * MS).unwrap();
+        assert!(why.starts_with("s p95 below 50 ms: 5 of 5 bad looks are spent"), "{why}");
+    }
+
+    #[test]
+    fn looks_of_a_probe_nothing_is_promised_of_are_tallied_and_judged_by_nobody() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        for n in 0..300 {
+            feed(&mut judge, &look(1, n * 10 * MS, MS, Outcome::Bad));
+            feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Good));
+        }
+        assert!(judge.steady(3_000 * MS).is_some());
+        judge.zero(3_000 * MS);
+        (300..400).for_each(|n| feed(&mut judge, &look(1, n * 10 * MS, MS, Outcome::Missed)));
+        assert_eq!(judge.abort(4_000 * MS), None);
+        assert_eq!(judge.counts(1), (0, 0, 100));
+        assert_eq!(counted(&mut judge), [0; 4]);
+    }
+
+    #[test]
+    fn missed_looks_over_one_percent_are_our_own_fault() {
+        for (missed, starved) in [(10, false), (11, true)] {
+            let mut judge = judge_of(TEXT);
+            judge.steady_begins(Duration::ZERO);
+            judge.zero(Duration::ZERO);
+            good(&mut judge, 0, 1_000 - missed);
+            (1_000 - missed..1_000).for_each(|n| judge.settled(&look(0, n * 10 * MS, MS, Outcome::Missed)));
+            let mut findings = Findings::default();
+            judge.conclude(&mut findings);
+            assert_eq!(findings.starved.is_some(), starved, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_steady_state_takes_as_long_as_its_slowest_probe_needs() {
+        let slow = TEXT
+            .replace("rate = \"100/s\"", "every = \"10s\"")
+            .replace("for = \"1s\"\n[probe", "for = \"200s\"\n[probe");
+        let takes = judge_of(&slow).steady_takes();
+        assert!(takes > Duration::from_secs(210), "{takes:?}");
+        assert!(judge_of(TEXT).steady_takes() < Duration::from_millis(1_100));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        // Whatever happens when: every look from t = 0 on is judged once by each promise in force, by no other.
+        #[test]
+        fn every_look_is_counted_once_by_the_promises_in_force(
+            outcomes in proptest::collection::vec(0_u8..10, 800),
+            under_way in 0_usize..60,
+            began in 210_u32..400,
+            lasted in 1_u32..150,
+            again in prop::option::of(1_u32..300),
+        ) {
+            let mut judge = judge_of(TEXT);
+            judge.steady_begins(Duration::ZERO);
+            good(&mut judge, 0, 200);
+            judge.zero(2_000 * MS);
+            let ended = began + lasted;
+            let second = again.map(|again| (ended + again, ended + again + lasted));
+            // Each look takes until so many later ones have begun.
+            let took = 10 * MS * under_way as u32;
+            let looks: Vec<Look> = (200_u32..).zip(outcomes).map(|(n, outcome)| {
+                let outcome = match outcome { 0 => Outcome::Missed, 1 => Outcome::Bad, _ => Outcome::Good };
+                look(0, n * 10 * MS, took, outcome)
+            }).collect();
+            for step in 0..looks.len() + under_way {
+                let n = step as u32 + 200;
+                let now = n * 10 * MS;
+                if n == began || second.is_some_and(|(began, _)| n == began) { judge.fault_begins(0, now); }
+                if n == ended || second.is_some_and(|(_, ended)| n == ended) { judge.fault_ended(0, now); }
+                if let Some(look) = looks.get(step) { judge.begun(0, look.sample.intended); }
+                if let Some(look) = step.checked_sub(under_way).and_then(|step| looks.get(step)) {
+                    judge.settled(look);
+                }
+                let _ = judge.abort(now);
+            }
+            judge.last_undo(20_000 * MS);
+            let totals = counted(&mut judge);
+            let felt = |look: &&Look| judge.scopes[0].overlaps(&look.sample);
+            let during = looks.iter().filter(felt).count() as u64;
+            prop_assert_eq!(&totals, &[800 - during, 800 - during, during, during]);
+            for (score, during) in judge.scores.iter().zip([false, false, true, true]) {
+                let mine = looks.iter().filter(|look| felt(look) == during);
+                let missed = mine.filter(|look| look.sample.outcome == Outcome::Missed).count() as u64;
+                prop_assert_eq!(score.counts().2, missed);
+            }
+            let tally = &judge.tallies[0][Part::Faults as usize];
+            prop_assert_eq!(tally.good() + tally.bad() + tally.missed(), 800);
+        }
+    }
+}

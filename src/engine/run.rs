@@ -135,9 +135,7 @@ pub async fn run(
     }
     run.stop_services().await;
     let report = run.conclude();
-    if report.unpaid.is_empty() {
-        run.dismiss_watchdog();
-    } // Else it lives on past us, and tries once more when we are gone.
+    run.part_with_watchdog(!report.unpaid.is_empty());
     drop(run);
     if let Some(log) = Arc::into_inner(undo_log).and_then(|log| log.into_inner().ok()) {
         let _ = log.close(); // A file that stays owes nothing, and `recover` removes it.

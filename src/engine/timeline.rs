@@ -172,13 +172,13 @@ mod tests {
 
     /// An experiment of such faults: `at`, how long each lasts, and how it is repeated.
     fn experiment(faults: &[(&str, &str)]) -> Experiment {
-        let mut text = "title = \"t\"\n".to_owned();
-        for (n, (at, more)) in faults.iter().enumerate() {
-            text += &format!(
+        let fault = |(n, (at, more)): (usize, &(&str, &str))| {
+            format!(
                 "[fault.f{n}.exec]\ninject = [\"true\"]\nundo = [\"true\", \"{n}\"]\nat = \"{at}\"\n{more}\n"
-            );
-        }
-        written(&text)
+            )
+        };
+        let faults: Vec<String> = faults.iter().enumerate().map(fault).collect();
+        written(&format!("title = \"t\"\n{}", faults.concat()))
     }
 
     /// Begins the fault that is due, with its harm there and measured at once.
