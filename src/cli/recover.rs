@@ -1,11 +1,16 @@
 //! `brownout recover`: pays what dead runs owe.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Exit;
+use crate::base::clock::since_boot;
 use crate::engine::pay;
 use crate::fault::Entry;
 use crate::undo::{LogError, Record, UndoLog, found, state_dir, sweep};
+
+/// So long somebody else who pays is waited for.
+const BUSY: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(super) struct Recover {
@@ -48,7 +53,10 @@ impl Recover {
             match recover(&log.path).await {
                 Ok(0) => println!("  undone"),
                 Ok(_) => left = true,
-                Err(LogError::Busy { .. }) => println!("  is being recovered by somebody else"),
+                Err(why @ LogError::Busy { .. }) => {
+                    left = true;
+                    eprintln!("error: {why}: somebody else is paying, and is not done; try again");
+                }
                 Err(why) => {
                     left = true;
                     eprintln!("error: {why}");
@@ -61,7 +69,17 @@ impl Recover {
 
 /// Pays one log; how much could not be paid.
 async fn recover(path: &std::path::Path) -> Result<usize, LogError> {
-    let mut log = UndoLog::<Entry>::adopt(path)?;
+    let begun = since_boot();
+    let mut log = loop {
+        match UndoLog::<Entry>::adopt(path) {
+            // Somebody looks at it, or pays: then it is gone in a moment.
+            Err(LogError::Busy { .. }) if since_boot() < begun + BUSY => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(LogError::Io { why, .. }) if why.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            other => break other?,
+        }
+    };
     let unpaid = pay(&mut log, || {}).await;
     for harm in &unpaid {
         eprintln!("NOT UNDONE {}: {}; by hand: {}", harm.fault, harm.why, harm.by_hand);

@@ -167,6 +167,16 @@ impl Netns {
         None
     }
 
+    /// The process whose namespace it is.
+    pub fn holder(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// The namespace's own name, as every process in it shows it.
+    pub fn file(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/ns/net", self.holder())).unwrap()
+    }
+
     /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -205,7 +215,14 @@ impl MachineState {
         add("table", netns.prints("nft", &["list", "tables"]));
         add("qdisc", netns.prints("tc", &["qdisc", "show"]));
         add("listener", netns.prints("ss", &["-Hltnu"]));
-        add("mount", std::fs::read_to_string("/proc/self/mounts").unwrap());
+        // Others mount and unmount meanwhile: what lies in this world is ours.
+        let world = state.parent().unwrap().display().to_string();
+        let place = disk.display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts
+            .lines()
+            .filter(|line| line.contains(&world) || line.contains(&place))
+            .for_each(|line| add("mount", line.to_owned()));
         for entry in std::fs::read_dir(state.join("undo")).into_iter().flatten().flatten() {
             if entry.file_name() != "lock" {
                 add("state", entry.file_name().to_string_lossy().into_owned());
@@ -223,12 +240,21 @@ impl MachineState {
             add("process", format!("{pid} {}", kept.join(" ")));
         }
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let marked = std::fs::read(entry.path().join("environ"))
-                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("BROWNOUT_SERVICE="));
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let watchdog = command.contains("watchdog") && command.contains(&state.display().to_string());
-            if marked && command.contains(&state.parent().unwrap().display().to_string()) || watchdog {
+            let read = |file: &str| {
+                let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', " ")
+            };
+            let inside = std::fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == netns.file());
+            let (command, limits) = (read("cmdline"), read("limits"));
+            // A mark is some 2^62 microseconds of real time.
+            let limit = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"));
+            let marked = limit
+                .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+                .is_some_and(|limit| limit >= 1 << 62);
+            let of_this_world = inside || command.contains(&world);
+            if of_this_world
+                && (marked || command.contains("brownout") || read("environ").contains("BROWNOUT_SERVICE="))
+            {
                 add("left running", command);
             }
         }
