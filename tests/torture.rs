@@ -143,8 +143,7 @@ impl Arena {
         state
     }
 
-    /// Waits until the machine is as it was. `true` when only `recover` made it so, which it may have to where
-    /// nobody was left to pay.
+    /// Waits until the machine is as it was, without `recover` wherever somebody was left to pay.
     fn settles(&self, before: &MachineState, nobody_was_left: bool, how: &str) {
         let since = Instant::now();
         let limit = if nobody_was_left { Duration::from_secs(1) } else { Duration::from_secs(30) };
@@ -319,6 +318,8 @@ fn killed_at_random_instants_nothing_is_left_whoever_is_killed() {
         waits_for("the instant", &mut runner, || begun.elapsed() >= after);
         let watchdog = arena.watchdog(pid);
         let mut nobody_was_left = false;
+        // Before the watchdog is posted, or after it was sent home, there is only the runner to kill.
+        let whom = if watchdog.is_some() { whom } else { 0 };
         match (whom, watchdog) {
             (1, Some(watchdog)) => {
                 signal("-KILL", watchdog);
@@ -347,4 +348,202 @@ fn killed_at_random_instants_nothing_is_left_whoever_is_killed() {
     println!(
         "at random instants: {runner} runners, {watchdog} watchdogs, {both} both, {hung} hung; 0 leftovers"
     );
+}
+
+#[test]
+fn a_hung_runner_loses_its_delay_within_the_lease_and_everything_within_five_seconds() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    arena.write("30s");
+    let mut runner = Owned::start(&mut arena.run());
+    waits_for("all five faults", &mut runner, || arena.all_five_are_live());
+    let port = arena.port();
+    assert!(arena.answers_in(port) >= Duration::from_millis(120), "a handshake and a request are delayed");
+    assert_ne!(tracer(arena.paused.pid()), "0");
+    let stopped = Instant::now();
+    assert!(signal("-STOP", runner.pid()));
+    let fast = loop {
+        let asked = stopped.elapsed();
+        if arena.answers_in(port) < Duration::from_millis(60) {
+            break asked;
+        }
+        assert!(asked < LIMIT, "the delay stays");
+    };
+    eventually("the watchdog kills it", || runner.0.try_wait().unwrap().is_some());
+    eventually("everything is gone", || arena.seen() == before);
+    let all = stopped.elapsed();
+    println!("SIGSTOP of the runner: fresh packets pass after {fast:?}, everything is gone after {all:?}");
+    // A question asked before the lease's end waits for its answer until after it: the next one counts.
+    assert!(fast <= LEASE + Duration::from_secs(1), "latency gone only after {fast:?}");
+    assert!(all <= HUNG, "everything gone only after {all:?}");
+    arena.settles(&before, false, "hung");
+}
+
+#[test]
+fn recover_itself_may_be_killed_and_started_again() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    arena.write("30s");
+    for step in 0..8_u64 {
+        let mut runner = Owned::start(&mut arena.run());
+        waits_for("all five faults", &mut runner, || arena.all_five_are_live());
+        let watchdog = arena.watchdog(runner.pid()).unwrap();
+        assert!(signal("-STOP", runner.pid()) && signal("-KILL", watchdog));
+        runner.kill();
+        assert!(arena.here().join("flag").exists(), "nobody was left to undo it");
+        let mut recover = arena.command(&["recover"]);
+        let mut recover = Owned::start(recover.stdout(Stdio::null()).stderr(Stdio::null()));
+        std::thread::sleep(Duration::from_millis(step * 12));
+        recover.kill();
+        arena.settles(&before, true, &format!("recover killed after {} ms", step * 12));
+    }
+}
+
+#[test]
+fn two_runs_at_once_are_fine_unless_they_want_the_same() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    arena.write("30s");
+    let mut runner = Owned::start(&mut arena.run());
+    waits_for("all five faults", &mut runner, || arena.all_five_are_live());
+    for wanted in [
+        &["pause", "--pid-file", "paused"][..],
+        &["disk-fill", "size=1MiB", "--path", "disk"],
+        &["exec", &own_undo(&arena), "inject=['touch', 'other']"],
+    ] {
+        let second = arena.command(&["inject", "--yes", "--for", "1s"]).args(wanted).output().unwrap();
+        assert_eq!(second.status.code(), Some(6), "{wanted:?}: {}", said(&second));
+    }
+    let apart = [
+        "inject",
+        "exec",
+        "--yes",
+        "--for",
+        "100ms",
+        "inject=['touch', 'other']",
+        "undo=['rm', '-f', 'other']",
+    ];
+    let second = arena.command(&apart).output().unwrap();
+    assert_eq!(second.status.code(), Some(0), "{}", said(&second));
+    assert!(signal("-INT", runner.pid()));
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130), "{}", arena.told());
+    assert_eq!(arena.seen().differs_from(&before), Vec::<String>::new());
+}
+
+fn own_undo(arena: &Arena) -> String {
+    let here = arena.here().display();
+    format!("undo=['rm', '-f', '{here}/flag', '{here}/begun']")
+}
+
+#[test]
+fn every_kind_of_leftover_is_found() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    let found = |what: &str, words: &str| {
+        let left = arena.seen().differs_from(&before);
+        assert!(left.iter().any(|line| line.contains(words)), "{what} is not found in {left:?}");
+    };
+    let clean = |what: &str| eventually(what, || arena.seen() == before);
+    let inside = |line: &str| {
+        let (program, rest) = line.split_once(' ').unwrap();
+        assert!(arena.netns.command(program).args(rest.split(' ')).status().unwrap().success(), "{line}");
+    };
+    inside("nft add table inet left");
+    found("a table", "+ table: table inet left");
+    inside("nft delete table inet left");
+    inside("ip link set lo mtu 1500");
+    for (planted, removed, words) in [("tc qdisc add dev lo root pfifo", "tc qdisc del dev lo root", "pfifo")]
+    {
+        inside(planted);
+        found("a qdisc", words);
+        inside(removed);
+    }
+    clean("the qdisc is gone");
+
+    let listening =
+        "import socket,time; s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); time.sleep(60)";
+    let listener = Owned::start(arena.netns.command("python3").args(["-c", listening]));
+    eventually("it listens", || !arena.netns.prints("ss", &["-Hltn"]).is_empty());
+    found("a listener", "+ listener: ");
+    drop(listener);
+    clean("the listener is gone");
+
+    let place = arena.here().join("tmp/mounted");
+    std::fs::create_dir(&place).unwrap();
+    found("a temporary folder", "+ temp: mounted");
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&place).status().unwrap().success());
+    found("a mount", "+ mount: ");
+    assert!(Command::new("umount").arg(&place).status().unwrap().success());
+    std::fs::remove_dir(&place).unwrap();
+
+    std::fs::create_dir_all(arena.state().join("undo")).unwrap();
+    std::fs::write(arena.state().join("undo/0.log"), "").unwrap();
+    found("a log", "+ state: 0.log");
+    std::fs::remove_file(arena.state().join("undo/0.log")).unwrap();
+    std::fs::write(arena.disk.0.path().join("blocks"), vec![1; 1 << 20]).unwrap();
+    found("taken blocks", "+ free blocks: ");
+    found("a taken inode", "+ free inodes: ");
+    std::fs::remove_file(arena.disk.0.path().join("blocks")).unwrap();
+
+    assert!(signal("-STOP", arena.paused.pid()));
+    eventually("it stands", || arena.seen() != before);
+    found("a stopped process", "State:\tT");
+    assert!(signal("-CONT", arena.paused.pid()));
+    clean("it goes on");
+
+    let mut marked = arena.netns.command("sleep");
+    // SAFETY: system calls only.
+    unsafe { marked.pre_exec(|| brownout::host::mark::put_on_ourselves(1 << 62 | 7)) };
+    let marked = Owned::start(marked.arg("60"));
+    eventually("it is there", || arena.seen() != before);
+    found("a marked process", "+ left running: ");
+    drop(marked);
+    clean("the marked process is gone");
+}
+
+#[test]
+fn what_an_injection_started_does_no_harm_after_its_undo() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    // A grandchild that does the harm later: the death of the runner ends only the command itself.
+    let here = arena.here().display();
+    let slow = format!("inject=['sh', '-c', 'touch {here}/begun; (sleep 1; touch {here}/flag) & wait']");
+    let arguments = ["inject", "exec", "--yes", "--for", "30s", &slow, &own_undo(&arena)];
+    let mut command = arena.command(&arguments);
+    let mut runner = Owned::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    waits_for("the injection begins", &mut runner, || arena.here().join("begun").exists());
+    runner.kill();
+    arena.settles(&before, false, "killed while injecting");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(arena.seen().differs_from(&before), Vec::<String>::new(), "it did its harm after the undo");
+}
+
+#[test]
+fn what_an_injection_left_running_may_be_stopped_by_its_own_undo() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    let inject = "inject=['sh', '-c', 'sleep 60 & echo $! > one']";
+    let undo = "undo=['sh', '-c', 'kill $(cat one) && rm one']";
+    let done = arena.command(&["inject", "exec", "--yes", "--for", "100ms", inject, undo]).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert_eq!(arena.seen().differs_from(&before), Vec::<String>::new());
+}
+
+#[test]
+fn a_service_that_never_comes_up_is_stopped_all_the_same() {
+    let Some(arena) = Arena::new() else { return };
+    let before = arena.seen();
+    let text = std::fs::read_to_string(arena.here().join("experiment.toml")).unwrap();
+    let never = "ready = { exec = [\"false\"], within = \"WITHIN\" }";
+    let text = text.replace("ready = { tcp = \"127.0.0.1:${self.port}\" }", never);
+    for (within, interrupted, code) in [("500ms", false, 6), ("60s", true, 130)] {
+        std::fs::write(arena.here().join("experiment.toml"), text.replace("WITHIN", within)).unwrap();
+        let mut runner = Owned::start(&mut arena.run());
+        waits_for("the service runs", &mut runner, || !arena.netns.prints("ss", &["-Hltn"]).is_empty());
+        if interrupted {
+            assert!(signal("-INT", runner.pid()));
+        }
+        assert_eq!(runner.0.wait().unwrap().code(), Some(code), "{}", arena.told());
+        assert_eq!(arena.seen().differs_from(&before), Vec::<String>::new(), "{}", arena.told());
+    }
 }
