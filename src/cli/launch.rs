@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -152,12 +152,6 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
             Ok(folder) => folder,
             Err(why) => return refused(&[why.to_string()]),
         };
-    if !experiment.services.is_empty()
-        && let Err(why) = make_services_dir(&services_dir(asked.run))
-    {
-        let _ = std::fs::remove_dir_all(folder.path());
-        return refused(&[format!("{}: {why}", services_dir(asked.run).display())]);
-    }
     let mut faces = Faces::open(&how.faces, &folder);
     let mut tell = |what| faces.hear(&Event::new(&clock, clock.now(), what));
     tell(What::Began {
@@ -193,7 +187,6 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
     };
     let ended = on_a_thread_of_its_own(armed, world, setting, faces).await;
     hands.shutdown_background();
-    let _ = std::fs::remove_dir(services_dir(asked.run));
     match ended {
         Ok((faces, Ok(report))) => {
             faces.close(&folder);
@@ -262,12 +255,6 @@ fn consent(plan: Plan, how: &How) -> Result<Armed, Vec<String>> {
         word = Some(answer.trim().to_owned());
     }
     plan.arm(word.as_deref())
-}
-
-fn make_services_dir(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    // Others may pass through, to the folder that is theirs, but not look around. It must not be there already.
-    std::fs::DirBuilder::new().mode(0o711).create(path)
 }
 
 /// Enter lets the waiting step begin.

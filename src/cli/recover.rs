@@ -2,15 +2,20 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Exit;
 use super::elsewhere::{debts, other_state, owed_in};
 use super::faces::Format;
+use crate::base::clock::since_boot;
 use crate::engine::pay;
 use crate::fault::Entry;
 use crate::undo::{Found, LogError, Record, Tier, UndoLog, found, state_dir, sweep};
+
+/// So long somebody else who pays is waited for.
+const BUSY: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(super) struct Recover {
@@ -108,8 +113,8 @@ impl Recover {
         }
         let left = runs.iter().any(|told| match told.outcome {
             Outcome::Owed => !told.owes.is_empty(),
-            Outcome::NotUndone => true,
-            Outcome::Running | Outcome::Undone | Outcome::Busy => false,
+            Outcome::NotUndone | Outcome::Busy => true,
+            Outcome::Running | Outcome::Undone => false,
         });
         if left { Exit::NotUndone } else { Exit::Passed }
     }
@@ -215,7 +220,19 @@ async fn recover(path: &Path, told: &mut Told) {
 
 /// Pays one log; what could not be paid.
 async fn paid(path: &Path) -> Result<Vec<String>, LogError> {
-    let mut log = UndoLog::<Entry>::adopt(path)?;
+    let begun = since_boot();
+    let mut log = loop {
+        match UndoLog::<Entry>::adopt(path) {
+            // Somebody looks at it, or pays: then it is gone in a moment.
+            Err(LogError::Busy { .. }) if since_boot() < begun + BUSY => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(LogError::Io { why, .. }) if why.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
+            other => break other?,
+        }
+    };
     let unpaid = pay(&mut log, || {}).await;
     log.close()?;
     let said =

@@ -19,7 +19,7 @@ use super::pay::{Unpaid, pay};
 use crate::base::clock::since_boot;
 use crate::fault::Entry;
 use crate::host::process::{Identity, Process};
-use crate::undo::{LogError, UndoLog, found};
+use crate::undo::{LogError, UndoLog, owed_in};
 
 /// A runner that is silent for so long hangs.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -173,10 +173,6 @@ fn dismissed(log: &Path) -> Result<bool, WatchdogError> {
 
 /// Whether a record of this log is past its deadline. A log that cannot be read now is looked at again.
 fn overdue(log: &Path) -> bool {
-    let Some(state) = log.parent().and_then(Path::parent) else { return false };
-    let Ok(logs) = found::<Entry>(state) else { return false };
-    logs.iter()
-        .filter(|found| found.path == log)
-        .flat_map(|found| &found.owed)
-        .any(|(_, entry)| entry.deadline.is_some_and(|deadline| since_boot() > deadline))
+    let Ok(owed) = owed_in::<Entry>(log) else { return false };
+    owed.iter().any(|(_, entry)| entry.deadline.is_some_and(|deadline| since_boot() > deadline))
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
-use crate::hands::command::run;
+use crate::hands::command::{end_group, group_of, run, session};
+use crate::host::mark::Mark;
+use crate::host::process::boot_id;
 use crate::host::rights::Rights;
 use crate::undo::{Claim, Tier};
 
@@ -31,6 +33,9 @@ crate::kind! {
 /// The way back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ran {
+    mark: Mark,
+    session: i32,
+    boot: String,
     undo: Vec<String>,
     remains: Vec<String>,
     undo_within: Duration,
@@ -54,6 +59,9 @@ for     = "30s"
             return Err(site.refuse("`inject` or `undo` is empty".to_owned(), "give both commands"));
         }
         Ok(Ran {
+            mark: Mark::of(site.run, &format!("fault {}", site.fault)),
+            session: session(),
+            boot: boot_id(),
             undo: self.undo.clone(),
             remains: self.remains.clone(),
             undo_within: self.undo_within,
@@ -62,7 +70,7 @@ for     = "30s"
     }
 
     async fn inject(&self, _: &Site, owed: &Ran, _: &mut Held) -> Result<(), FaultError> {
-        match run(&self.inject, self.inject_within, &owed.directory).await {
+        match run(&self.inject, self.inject_within, &owed.directory, Some(&owed.mark)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(FaultError(format!("`{}` failed", self.inject.join(" ")))),
             Err(why) => Err(FaultError(why)),
@@ -73,7 +81,7 @@ for     = "30s"
         if owed.remains.is_empty() {
             return Effect::Unverifiable("no `remains` command was given".to_owned());
         }
-        match owed.remains().await {
+        match owed.sees().await {
             Ok(true) => Effect::Confirmed(format!("`{}` sees it", owed.remains.join(" "))),
             Ok(false) => Effect::Mismatch(format!("`{}` does not see it", owed.remains.join(" "))),
             Err(why) => Effect::Unverifiable(why.to_string()),
@@ -90,20 +98,36 @@ for     = "30s"
     }
 }
 
-impl Owed for Ran {
-    async fn undo(&self) -> Result<(), UndoError> {
-        match run(&self.undo, self.undo_within, &self.directory).await {
+impl Ran {
+    async fn sees(&self) -> Result<bool, UndoError> {
+        run(&self.remains, self.undo_within, &self.directory, None).await.map_err(UndoError)
+    }
+
+    async fn take_back(&self) -> Result<(), UndoError> {
+        match run(&self.undo, self.undo_within, &self.directory, None).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(UndoError(format!("`{}` failed", self.undo.join(" ")))),
             Err(why) => Err(UndoError(why)),
         }
     }
+}
+
+impl Owed for Ran {
+    async fn undo(&self) -> Result<(), UndoError> {
+        let first = self.take_back().await;
+        // What the injection started is the command's to stop, and it may need it alive to do so. What is there
+        // all the same may do the harm again: it is ended, and the harm taken back once more.
+        if self.boot == boot_id() && end_group(&self.mark, self.session).await.map_err(UndoError)? {
+            return self.take_back().await;
+        }
+        first
+    }
 
     async fn remains(&self) -> Result<bool, UndoError> {
-        if self.remains.is_empty() {
-            return Ok(false);
+        if self.boot == boot_id() && !group_of(&self.mark, self.session).is_empty() {
+            return Ok(true);
         }
-        run(&self.remains, self.undo_within, &self.directory).await.map_err(UndoError)
+        if self.remains.is_empty() { Ok(false) } else { self.sees().await }
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {

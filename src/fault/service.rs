@@ -10,7 +10,7 @@ impl Owed for Started {
     }
 
     async fn remains(&self) -> Result<bool, UndoError> {
-        Ok(!self.members().is_empty())
+        Ok(Started::remains(self))
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {

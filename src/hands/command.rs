@@ -10,18 +10,24 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use crate::base::unit;
+use crate::host::mark::{self, Mark};
 use crate::host::process::Process;
 
 /// Runs a command to its end, at most so long; whether it exited with 0.
 ///
 /// It has a process group of its own, which is killed when its time is up. It is also killed when we die
-/// (PR_SET_PDEATHSIG, prctl(2)), so that a harm does not go on growing while the watchdog undoes it; what
-/// it started itself is not covered by that.
+/// (PR_SET_PDEATHSIG, prctl(2)), so that a harm does not go on growing while the watchdog undoes it. What it
+/// started itself is not covered by that: `mark`, where there is one, makes it known ([`group_of`]).
 ///
 /// # Errors
 /// When it cannot be started or took too long; the sentence names the command.
-pub async fn run(argv: &[String], within: Duration, directory: &Path) -> Result<bool, String> {
-    let mut child = prepare(argv, directory)?.spawn().map_err(|why| not_started(argv, &why))?;
+pub async fn run(
+    argv: &[String],
+    within: Duration,
+    directory: &Path,
+    mark: Option<&Mark>,
+) -> Result<bool, String> {
+    let mut child = prepare(argv, directory, mark)?.spawn().map_err(|why| not_started(argv, &why))?;
     let shown = argv.join(" ");
     let group = child.id().map(|id| Pid::from_raw(id as i32));
     if let Ok(ended) = tokio::time::timeout(within, child.wait()).await {
@@ -56,7 +62,7 @@ pub struct Ended {
 /// # Errors
 /// When it cannot be started or watched; the sentence names the command.
 pub async fn output(argv: &[String], directory: &Path) -> Result<Ended, String> {
-    let mut command = prepare(argv, directory)?;
+    let mut command = prepare(argv, directory, None)?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|why| not_started(argv, &why))?;
     let mut group = Group { child, reaped: false };
@@ -116,7 +122,52 @@ async fn keep(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     }
 }
 
-fn prepare(argv: &[String], directory: &Path) -> Result<Command, String> {
+/// The session we are in: commands we run are in it too, unless they left it.
+#[must_use]
+pub fn session() -> i32 {
+    nix::unistd::getsid(None).map_or(0, Pid::as_raw)
+}
+
+/// What a marked command started and is still there. What opened a session of its own is not counted: a server
+/// that was started on purpose, and has its own way to be stopped.
+#[must_use]
+pub fn group_of(mark: &Mark, session: i32) -> Vec<Process> {
+    let mut group = mark.bearers();
+    group.retain(|process| {
+        let pid = Pid::from_raw(process.identity().pid);
+        nix::unistd::getsid(Some(pid)).is_ok_and(|of| of.as_raw() == session)
+    });
+    group
+}
+
+/// Kills what a marked command started, until none of it is left; whether there was any.
+///
+/// # Errors
+/// When some of it does not die; the sentence names one.
+pub async fn end_group(mark: &Mark, session: i32) -> Result<bool, String> {
+    let (mut any, mut empty) = (false, 0);
+    for _ in 0..KILLS {
+        let group = group_of(mark, session);
+        // One that forks while the list is read may escape one reading, so that two in a row must find none.
+        empty = if group.is_empty() { empty + 1 } else { 0 };
+        if empty == 2 {
+            return Ok(any);
+        }
+        any |= !group.is_empty();
+        for process in &group {
+            let _ = process.signal(Signal::SIGKILL);
+        }
+        if let Some(first) = group.first() {
+            first.wait_gone(Duration::from_millis(50)).await;
+        }
+    }
+    Err("what the injection started does not die".to_owned())
+}
+
+/// How often what is left is killed, up to 50 ms apart: five seconds.
+const KILLS: u32 = 100;
+
+fn prepare(argv: &[String], directory: &Path, mark: Option<&Mark>) -> Result<Command, String> {
     let [program, arguments @ ..] = argv else { return Err("the command is empty".to_owned()) };
     let mut command = Command::new(program);
     command
@@ -127,9 +178,25 @@ fn prepare(argv: &[String], directory: &Path) -> Result<Command, String> {
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);
-    // SAFETY: between fork and exec only an async-signal-safe system call is made.
+    if let Some(mark) = mark {
+        let (variable, word) = mark.variable();
+        command.env(variable, word);
+    }
+    let (limit, runner) = (mark.map(Mark::limit), std::process::id());
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        command.pre_exec(move || {
+            if let Some(limit) = limit {
+                // Where it cannot be set, the environment's mark stands in.
+                let _ = mark::put_on_ourselves(limit);
+            }
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // Our death is a signal only from here on: if we died before, it must not even begin.
+            if std::os::unix::process::parent_id() != runner {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            Ok(())
+        });
     }
     Ok(command)
 }
@@ -144,7 +211,7 @@ mod tests {
 
     async fn sh(script: &str, within: u64) -> Result<bool, String> {
         let argv = ["sh", "-c", script].map(str::to_owned);
-        run(&argv, Duration::from_millis(within), Path::new("/")).await
+        run(&argv, Duration::from_millis(within), Path::new("/"), None).await
     }
 
     #[tokio::test]
@@ -159,7 +226,7 @@ mod tests {
         if let Ok(child) = crate::host::process::Process::of_pid(child) {
             assert!(child.wait_gone(Duration::from_secs(10)).await, "its child must be gone too");
         }
-        let missing = run(&["/no/such".to_owned()], Duration::from_secs(1), Path::new("/")).await;
+        let missing = run(&["/no/such".to_owned()], Duration::from_secs(1), Path::new("/"), None).await;
         assert!(missing.unwrap_err().starts_with("`/no/such` cannot be started"));
     }
 

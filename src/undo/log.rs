@@ -201,6 +201,7 @@ impl<R: Record> UndoLog<R> {
         let folder = state.join("undo");
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let _gate = gate(&folder)?;
+        sweep_all::<R>(&folder)?;
         refuse_clashes::<R>(state, header.run, claims)?;
 
         let path = folder.join(format!("{}.log", header.run));
@@ -214,8 +215,9 @@ impl<R: Record> UndoLog<R> {
         // KEEP_SIZE: the blocks are there, the length is not, so that the file still ends with its last line.
         // A file system without fallocate (tmpfs on old kernels, NFS) keeps working without the reserve.
         let _ = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, RESERVED);
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| LogError::Busy { path: path.clone() })?;
+        // Nobody can own it yet: who looks whether its run lives holds it for a moment only.
+        let file =
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io_error(&path)(errno.into()))?;
         let mut log = Self { path, file, state: State::empty(), records: PhantomData };
         log.write(Line::Header(header))?;
         log.write(Line::Claims(claims.to_vec()))?;
@@ -348,8 +350,8 @@ fn gate(folder: &Path) -> Result<Flock<File>, LogError> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io_error(&path)(errno.into()))
 }
 
-/// Removes logs whose run died before their first line was written: it hurt nothing. Sockets whose log is gone
-/// are removed too.
+/// Removes logs of dead runs that owe nothing: of those that died before any harm, or right after the last. Sockets
+/// whose log is gone are removed too.
 ///
 /// # Errors
 /// When the state folder cannot be written or a log cannot be read.
@@ -360,14 +362,19 @@ pub fn sweep<R: Record>(state: &Path) -> Result<(), LogError> {
     }
     // Under the gate, no living run is between making its file and locking it.
     let _gate = gate(&folder)?;
-    for path in paths(&folder, "log")? {
+    sweep_all::<R>(&folder)
+}
+
+fn sweep_all<R: Record>(folder: &Path) -> Result<(), LogError> {
+    for path in paths(folder, "log")? {
+        // One that lives, or cannot be read, is not swept.
         if let Ok(log) = UndoLog::<R>::adopt(&path)
-            && log.header().is_none()
+            && log.owed().next().is_none()
         {
             log.close()?;
         }
     }
-    for socket in paths(&folder, "sock")? {
+    for socket in paths(folder, "sock")? {
         if !socket.with_extension("log").exists() {
             let _ = fs::remove_file(&socket); // Nobody listens there, and nobody looks for it.
         }
@@ -388,6 +395,17 @@ pub struct Found<R> {
     pub owed: Vec<(Number, R)>,
     /// Whether its run lives (or somebody is paying for it).
     pub alive: bool,
+}
+
+/// What one log owes, newest first, without asking whether its run lives: asking takes its lock for a moment,
+/// in which nobody else gets it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn owed_in<R: Record>(path: &Path) -> Result<Vec<(Number, R)>, LogError> {
+    let bytes = fs::read(path).map_err(io_error(path))?;
+    let (state, _) = decode_all::<R>(path, &bytes)?;
+    Ok(state.owed.into_iter().rev().collect())
 }
 
 /// All logs of a state folder. A folder that does not exist holds none.

@@ -8,6 +8,6 @@ mod record;
 
 pub use claim::Claim;
 pub use log::{
-    Found, Header, LogError, Number, Says, UndoLog, found, read_bytes, socket_of, state_dir, sweep,
+    Found, Header, LogError, Number, Says, UndoLog, found, owed_in, read_bytes, socket_of, state_dir, sweep,
 };
 pub use record::{Record, Tier};

@@ -177,15 +177,14 @@ impl Netns {
         None
     }
 
-    /// The process that holds it.
-    pub fn pid(&self) -> u32 {
+    /// The process whose namespace it is.
+    pub fn holder(&self) -> u32 {
         self.0.pid()
     }
 
-    /// Whether a process is inside.
-    pub fn holds(&self, pid: &str) -> bool {
-        let net = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        net(pid).is_some() && net(pid) == net(&self.pid().to_string())
+    /// The namespace's own name, as every process in it shows it.
+    pub fn file(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/ns/net", self.holder())).unwrap()
     }
 
     /// A command that runs inside.
@@ -226,11 +225,14 @@ impl MachineState {
         add("table", netns.prints("nft", &["list", "tables"]));
         add("qdisc", netns.prints("tc", &["qdisc", "show"]));
         add("listener", netns.prints("ss", &["-Hltnu"]));
-        // Other tests mount small disks of their own in the folder for temporary files.
-        let temporary = format!(" {}/", std::env::temp_dir().display());
+        // Others mount and unmount meanwhile: what lies in this world is ours.
+        let world = state.parent().unwrap().display().to_string();
+        let place = disk.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        let mounts = mounts.lines().filter(|line| !line.contains(&temporary)).collect::<Vec<_>>();
-        add("mount", mounts.join("\n"));
+        mounts
+            .lines()
+            .filter(|line| line.contains(&world) || line.contains(&place))
+            .for_each(|line| add("mount", line.to_owned()));
         for entry in std::fs::read_dir(state.join("undo")).into_iter().flatten().flatten() {
             if entry.file_name() != "lock" {
                 add("state", entry.file_name().to_string_lossy().into_owned());
@@ -248,19 +250,22 @@ impl MachineState {
             add("process", format!("{pid} {}", kept.join(" ")));
         }
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let pid = entry.file_name().to_string_lossy().into_owned();
-            if !pid.starts_with(|c: char| c.is_ascii_digit()) || !netns.holds(&pid) {
-                continue;
-            }
-            let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
-            let text = |file: &str| String::from_utf8_lossy(&read(file)).replace('\0', " ");
-            let limited = text("limits").lines().any(|line| {
-                line.starts_with("Max realtime timeout") && !line.contains("unlimited            unlimited")
-            });
-            let command = text("cmdline");
-            let watchdog = command.contains(" watchdog ");
-            if text("environ").contains("BROWNOUT_SERVICE=") || limited || watchdog {
-                add("left running", command.trim().to_owned());
+            let read = |file: &str| {
+                let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', " ")
+            };
+            let inside = std::fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == netns.file());
+            let (command, limits) = (read("cmdline"), read("limits"));
+            // A mark is some 2^62 microseconds of real time.
+            let limit = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"));
+            let marked = limit
+                .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+                .is_some_and(|limit| limit >= 1 << 62);
+            let of_this_world = inside || command.contains(&world);
+            if of_this_world
+                && (marked || command.contains("brownout") || read("environ").contains("BROWNOUT_SERVICE="))
+            {
+                add("left running", command);
             }
         }
         lines.sort();

@@ -4,13 +4,14 @@
 //! the record, [`Started`], is on disk before the start, stays true over restarts, and is all that anybody
 //! needs to stop the service: this process, the watchdog, or `brownout recover`.
 
+mod home;
 mod ready;
 mod spawn;
 mod supervise;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -49,7 +50,8 @@ pub struct Spec {
     pub user: Option<String>,
     /// The directory it runs in: the experiment file's.
     pub directory: PathBuf,
-    /// Its own folder, made when missing, given to its user. It is not removed.
+    /// Its own folder, made when missing, given to its user. It is removed with the service only where it lies
+    /// in the run's own folder, `brownout-<run>`.
     pub dir: Option<PathBuf>,
     /// Its port on this host; refused when somebody listens there.
     pub port: Option<u16>,
@@ -104,6 +106,7 @@ pub enum Change {
 /// The undo record of a service: written before its first process exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
+    run: RunId,
     name: String,
     mark: Mark,
     boot: String,
@@ -116,6 +119,7 @@ impl Spec {
     #[must_use]
     pub fn record(&self) -> Started {
         Started {
+            run: self.run,
             name: self.name.clone(),
             mark: Mark::of(self.run, &self.name),
             boot: boot_id(),
@@ -149,10 +153,23 @@ impl Started {
         if self.boot == boot_id() { self.mark.meet(visit) } else { Vec::new() }
     }
 
-    /// The command that ends its processes by hand.
+    /// Its own folder and the run's, where the one lies in the other: then it goes with the service.
+    fn home(&self) -> Option<(&Path, &Path)> {
+        let dir = self.dir.as_deref()?;
+        Some((dir, home::run_folder(dir, self.run)?))
+    }
+
+    /// Whether anything of it is left: a process, or its folder in the run's own.
+    #[must_use]
+    pub fn remains(&self) -> bool {
+        self.home().is_some_and(|(dir, _)| dir.symlink_metadata().is_ok()) || !self.members().is_empty()
+    }
+
+    /// The command that ends its processes by hand, and removes what goes with them.
     #[must_use]
     pub fn by_hand(&self) -> String {
-        self.mark.by_hand()
+        let folder = self.home().map(|(dir, _)| format!("; rm -rf {}", dir.display()));
+        self.mark.by_hand() + &folder.unwrap_or_default()
     }
 }
 
@@ -222,15 +239,25 @@ pub enum Trouble {
     Lives(String),
 }
 
-/// Stops a service: SIGTERM (and SIGCONT) to all of its processes at once, SIGKILL to what is left after
+/// Stops a service and removes its folder in the run's own: SIGTERM (and SIGCONT) to all of its processes at once, SIGKILL to what is left after
 /// [`GRACE`], until none is left. Idempotent, and harmless when it was never started.
 ///
 /// Whoever supervises it must have let go of it before, or be dead.
 ///
 /// # Errors
-/// When some of its processes cannot be ended: they belong to another user, or hang in the kernel.
+/// When some of its processes cannot be ended (they belong to another user, or hang in the kernel), or its folder
+/// cannot be removed.
 pub async fn stop(record: &Started) -> Result<(), ServiceError> {
-    end(record).await.map_err(|why| ServiceError { service: record.name.clone(), why })
+    end(record)
+        .await
+        .and_then(|()| clear(record))
+        .map_err(|why| ServiceError { service: record.name.clone(), why })
+}
+
+fn clear(record: &Started) -> Result<(), Trouble> {
+    let Some((dir, folder)) = record.home() else { return Ok(()) };
+    let doing = || format!("removing its folder {}", dir.display());
+    home::clear(dir, folder).map_err(|why| Trouble::System { doing: doing(), why })
 }
 
 async fn end(record: &Started) -> Result<(), Trouble> {

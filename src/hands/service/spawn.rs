@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::{Spec, Trouble};
+use super::{Spec, Trouble, home};
 use crate::host::mark::{self, Mark};
 use crate::host::process::{self, Wanted};
 use crate::host::user::User;
@@ -52,7 +52,9 @@ pub(super) fn port_is_free(spec: &Spec) -> Result<(), Trouble> {
 pub(super) fn make_dir(spec: &Spec, user: Option<&User>) -> Result<(), Trouble> {
     let Some(dir) = spec.dir.as_ref().filter(|dir| !dir.exists()) else { return Ok(()) };
     let system = |why| Trouble::System { doing: format!("making its folder {}", dir.display()), why };
-    if let Some(parent) = dir.parent() {
+    if let Some(folder) = home::run_folder(dir, spec.run) {
+        home::make(folder).map_err(system)?;
+    } else if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).map_err(system)?;
     }
     std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(system)?;
