@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::faces::{Faces, Wanted};
+use super::faces::{Faces, Format, Wanted};
 use super::{Exit, plan, signals};
 use crate::base::{Clock, Dice, RunId};
 use crate::engine::{self, Armed, Order, Plan, Report, Services, Setting, World};
@@ -23,19 +23,25 @@ use crate::undo::state_dir;
 /// How an experiment is run.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct How {
-    /// Repeat what an earlier run drew
+    /// Draw the same targets as an earlier run, which printed its seed
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Agree to hurting what the experiment did not start itself, by the word that the plan asks for
+    /// Agree to hurting what the experiment did not start itself: by `yes`, or the word its file asks for
     #[arg(long, value_name = "WORD")]
     pub(super) confirm: Option<String>,
     /// The same as --confirm yes
     #[arg(long, conflicts_with = "confirm")]
     pub(super) yes: bool,
-    /// Where run folders are made
-    #[arg(long, value_name = "DIR", env = "BROWNOUT_RUNS", default_value = "brownout-runs")]
+    /// Where each run leaves its folder: reports, journal, logs of services
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BROWNOUT_RUNS",
+        hide_env_values = true,
+        default_value = "brownout-runs"
+    )]
     pub(super) runs: PathBuf,
-    /// Where undo logs are kept
+    /// Where undo logs are kept; /var/lib/brownout for root, ~/.local/state/brownout otherwise, when absent
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     #[command(flatten)]
@@ -43,6 +49,18 @@ pub(super) struct How {
 }
 
 impl How {
+    /// Nothing is run, only planned.
+    pub(super) fn to_plan(seed: Option<u64>, format: Format) -> Self {
+        Self {
+            seed,
+            confirm: None,
+            yes: false,
+            runs: PathBuf::new(),
+            state: None,
+            faces: Wanted::only(format),
+        }
+    }
+
     /// Where undo logs are kept.
     pub(super) fn state_dir(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(state_dir)

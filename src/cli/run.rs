@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Exit;
+use super::faces::Format;
 use super::launch::{Asked, How, launch, load, surroundings};
 use crate::base::RunId;
 use crate::experiment::{Draft, Surroundings};
@@ -22,8 +23,12 @@ pub(super) struct Run {
 pub(super) struct ShowPlan {
     /// The experiment file
     file: PathBuf,
-    #[command(flatten)]
-    how: How,
+    /// Draw the same targets as a run with this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 impl Run {
@@ -34,7 +39,7 @@ impl Run {
 
 impl ShowPlan {
     pub(super) async fn run(self) -> Exit {
-        go(self.file, true, self.how).await
+        go(self.file, true, How::to_plan(self.seed, self.format)).await
     }
 }
 

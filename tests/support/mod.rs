@@ -46,6 +46,11 @@ impl Owned {
         panic!("it ended before it took hold");
     }
 
+    pub fn alive(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    }
+
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -172,6 +177,17 @@ impl Netns {
         None
     }
 
+    /// The process that holds it.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Whether a process is inside.
+    pub fn holds(&self, pid: &str) -> bool {
+        let net = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        net(pid).is_some() && net(pid) == net(&self.pid().to_string())
+    }
+
     /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -210,7 +226,11 @@ impl MachineState {
         add("table", netns.prints("nft", &["list", "tables"]));
         add("qdisc", netns.prints("tc", &["qdisc", "show"]));
         add("listener", netns.prints("ss", &["-Hltnu"]));
-        add("mount", std::fs::read_to_string("/proc/self/mounts").unwrap());
+        // Other tests mount small disks of their own in the folder for temporary files.
+        let temporary = format!(" {}/", std::env::temp_dir().display());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = mounts.lines().filter(|line| !line.contains(&temporary)).collect::<Vec<_>>();
+        add("mount", mounts.join("\n"));
         for entry in std::fs::read_dir(state.join("undo")).into_iter().flatten().flatten() {
             if entry.file_name() != "lock" {
                 add("state", entry.file_name().to_string_lossy().into_owned());
@@ -228,13 +248,19 @@ impl MachineState {
             add("process", format!("{pid} {}", kept.join(" ")));
         }
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let marked = std::fs::read(entry.path().join("environ"))
-                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("BROWNOUT_SERVICE="));
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let watchdog = command.contains("watchdog") && command.contains(&state.display().to_string());
-            if marked && command.contains(&state.parent().unwrap().display().to_string()) || watchdog {
-                add("left running", command);
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if !pid.starts_with(|c: char| c.is_ascii_digit()) || !netns.holds(&pid) {
+                continue;
+            }
+            let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+            let text = |file: &str| String::from_utf8_lossy(&read(file)).replace('\0', " ");
+            let limited = text("limits").lines().any(|line| {
+                line.starts_with("Max realtime timeout") && !line.contains("unlimited            unlimited")
+            });
+            let command = text("cmdline");
+            let watchdog = command.contains(" watchdog ");
+            if text("environ").contains("BROWNOUT_SERVICE=") || limited || watchdog {
+                add("left running", command.trim().to_owned());
             }
         }
         lines.sort();
