@@ -4,6 +4,7 @@
 pub mod ability;
 mod disk_fill;
 mod exec;
+mod inode_fill;
 mod kill;
 mod latency;
 mod pause;
@@ -428,6 +429,7 @@ kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
+    InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

@@ -5,6 +5,7 @@ pub mod flow;
 pub mod heartbeat;
 pub mod hold;
 pub mod namespace;
+pub mod parked;
 pub mod proxy;
 pub mod queue;
 pub mod rules;

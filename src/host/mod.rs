@@ -3,6 +3,7 @@
 
 pub mod folder;
 pub mod mark;
+pub mod memory;
 pub mod names;
 pub mod netlink;
 pub mod process;

@@ -24,6 +24,8 @@ pub enum Capability {
     SysPtrace = 19,
     /// Make namespaces, mount.
     SysAdmin = 21,
+    /// Exceed and change limits.
+    SysResource = 24,
 }
 
 /// What we may do on this host.

@@ -1,0 +1,150 @@
+//! The faults on resources, through the real binary: each takes hold, is measured, and is gone whichever way its
+//! runner dies.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use support::{Owned, World, brownout, children, disk, eventually, said};
+
+/// `brownout inject KIND ...` that would last a minute, with what it says to be read.
+fn inject(world: &World, kind: &str, arguments: &[&str]) -> Command {
+    let mut command = brownout(&world.state());
+    command.args(["inject", kind, "--yes", "--for", "60s"]).args(arguments).stderr(Stdio::piped());
+    command
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+fn watchdogs(runner: u32) -> Vec<u32> {
+    let runs_it = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("watchdog"))
+    };
+    children(runner).into_iter().filter(runs_it).map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Who ends the harm when nobody of ours is left.
+#[derive(Clone, Copy, PartialEq)]
+enum Last {
+    /// The kernel, at once.
+    Kernel,
+    /// `brownout recover`.
+    Recover,
+}
+
+/// Lets the runner die in three ways while its harm is live: killed; hanging; killed with its watchdog.
+fn gone_whichever_way_it_dies(kind: &str, arguments: &[&str], last: Last, harmed: impl Fn() -> bool) {
+    assert!(!harmed(), "{kind} is there before anything was done");
+    let world = World::new();
+    let start = || {
+        let mut runner = Owned::start(&mut inject(&world, kind, arguments));
+        runner.took_hold();
+        assert!(harmed(), "{kind} took hold, and is not there");
+        runner
+    };
+
+    let mut killed = start();
+    let since = Instant::now();
+    killed.0.kill().unwrap();
+    eventually("it is gone after SIGKILL", || !harmed());
+    println!("{kind} gone {:?} after SIGKILL", since.elapsed());
+    killed.kill();
+    world.nothing_left();
+
+    let mut hanging = start();
+    signal(hanging.pid(), "-STOP");
+    eventually("it is gone after a hang", || !harmed());
+    world.nothing_left();
+    assert!(!hanging.0.wait().unwrap().success());
+
+    let mut alone = start();
+    // The runner stops first, so that it cannot notice that its watchdog is gone and undo by itself.
+    signal(alone.pid(), "-STOP");
+    let guards = watchdogs(alone.pid());
+    assert_eq!(guards.len(), 1, "one watchdog");
+    signal(guards[0], "-KILL");
+    alone.kill();
+    match last {
+        Last::Kernel => eventually("the kernel ends it", || !harmed()),
+        Last::Recover => assert!(harmed(), "{kind}: nobody was left to undo it"),
+    }
+    let recovered = brownout(&world.state()).arg("recover").output().unwrap();
+    assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    assert!(!harmed(), "{kind} is there after recover");
+    world.nothing_left();
+}
+
+/// What `inject` says when it refuses: exit code 6, and these words.
+fn refused(kind: &str, arguments: &[&str], words: &[&str]) {
+    let world = World::new();
+    let output = inject(&world, kind, arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{arguments:?}: {}", said(&output));
+    for word in words.iter().chain(&["nothing was touched"]) {
+        assert!(said(&output).contains(word), "{arguments:?} lacks `{word}`: {}", said(&output));
+    }
+}
+
+/// What `inject` says of a harm that runs its time.
+fn figures(kind: &str, arguments: &[&str]) -> String {
+    let world = World::new();
+    let mut command = brownout(&world.state());
+    let output = command.args(["inject", kind, "--yes", "--for", "300ms"]).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    world.nothing_left();
+    said(&output)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn inodes_that_were_taken_are_free_again_whichever_way_the_runner_dies() {
+    let Some(disk) = disk("size=64m,nr_inodes=90000") else { return };
+    let before = disk.free_inodes();
+    let place = text(disk.0.path()).to_owned();
+    // More than a process may have descriptors, or one socket takes.
+    let arguments = ["leave=200", "--path", &place];
+    gone_whichever_way_it_dies("inode-fill", &arguments, Last::Kernel, || {
+        assert_eq!(std::fs::read_dir(disk.0.path()).unwrap().count(), 0, "the files have no names");
+        disk.free_inodes() != before
+    });
+}
+
+#[test]
+fn a_file_system_without_inodes_makes_no_file_though_it_has_space() {
+    let Some(disk) = disk("size=64m,nr_inodes=1000") else { return };
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(
+        &world,
+        "inode-fill",
+        &["leave=0", "floor=0", "--path", text(disk.0.path())],
+    ));
+    runner.took_hold();
+    let made = std::fs::write(disk.0.path().join("new"), "");
+    assert_eq!(made.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    assert!(disk.free() > 60 << 20);
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    std::fs::write(disk.0.path().join("new"), "").unwrap();
+}
+
+#[test]
+fn inodes_are_never_taken_below_the_floor_nor_beyond_what_there_is() {
+    let Some(disk) = disk("size=64m,nr_inodes=1000") else { return };
+    let place = ["--path", text(disk.0.path())];
+    let with = |one: &'static str| [&[one], &place[..]].concat();
+    refused("inode-fill", &with("leave=50"), &["would leave fewer than the floor of 100"]);
+    refused("inode-fill", &with("count=0"), &["none would be taken"]);
+    refused("inode-fill", &[&["count=1", "leave=1"], &place[..]].concat(), &["said twice"]);
+    refused("inode-fill", &with("count=500000000"), &["of the 999 inodes free"]);
+    let said = figures("inode-fill", &with("percent=50%"));
+    assert!(said.contains("asked 499 inodes, free ones fell by 499 to 500"), "{said}");
+    assert_eq!(disk.free_inodes(), 999);
+}
