@@ -39,9 +39,10 @@ enum Last {
 }
 
 /// Lets the runner die in three ways while its harm is live: killed; hanging; killed with its watchdog.
-fn gone_whichever_way_it_dies(kind: &str, arguments: &[&str], last: Last, harmed: impl Fn() -> bool) {
-    assert!(!harmed(), "{kind} is there before anything was done");
+fn gone_whichever_way_it_dies(kind: &str, arguments: &[&str], last: Last, harmed: impl Fn(&World) -> bool) {
     let world = World::new();
+    let harmed = || harmed(&world);
+    assert!(!harmed(), "{kind} is there before anything was done");
     let start = || {
         let mut runner = Owned::start(&mut inject(&world, kind, arguments));
         runner.took_hold();
@@ -91,10 +92,10 @@ fn refused(kind: &str, arguments: &[&str], words: &[&str]) {
 }
 
 /// What `inject` says of a harm that runs its time.
-fn figures(kind: &str, arguments: &[&str]) -> String {
+fn figures(kind: &str, time: &str, arguments: &[&str]) -> String {
     let world = World::new();
     let mut command = brownout(&world.state());
-    let output = command.args(["inject", kind, "--yes", "--for", "300ms"]).args(arguments).output().unwrap();
+    let output = command.args(["inject", kind, "--yes", "--for", time]).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     world.nothing_left();
     said(&output)
@@ -111,7 +112,7 @@ fn inodes_that_were_taken_are_free_again_whichever_way_the_runner_dies() {
     let place = text(disk.0.path()).to_owned();
     // More than a process may have descriptors, or one socket takes.
     let arguments = ["leave=200", "--path", &place];
-    gone_whichever_way_it_dies("inode-fill", &arguments, Last::Kernel, || {
+    gone_whichever_way_it_dies("inode-fill", &arguments, Last::Kernel, |_| {
         assert_eq!(std::fs::read_dir(disk.0.path()).unwrap().count(), 0, "the files have no names");
         disk.free_inodes() != before
     });
@@ -144,7 +145,34 @@ fn inodes_are_never_taken_below_the_floor_nor_beyond_what_there_is() {
     refused("inode-fill", &with("count=0"), &["none would be taken"]);
     refused("inode-fill", &[&["count=1", "leave=1"], &place[..]].concat(), &["said twice"]);
     refused("inode-fill", &with("count=500000000"), &["of the 999 inodes free"]);
-    let said = figures("inode-fill", &with("percent=50%"));
+    let said = figures("inode-fill", "300ms", &with("percent=50%"));
     assert!(said.contains("asked 499 inodes, free ones fell by 499 to 500"), "{said}");
     assert_eq!(disk.free_inodes(), 999);
+}
+
+/// Whether a process other than a test's own, started with this state folder, has threads that burn.
+fn burns(state: &Path) -> bool {
+    let runner = |entry: &std::fs::DirEntry| {
+        let state = format!("BROWNOUT_STATE={}", state.display());
+        std::fs::read(entry.path().join("environ"))
+            .is_ok_and(|text| text.split(|byte| *byte == 0).any(|one| one == state.as_bytes()))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(runner);
+    let threads =
+        processes.flat_map(|entry| std::fs::read_dir(entry.path().join("task")).into_iter().flatten());
+    threads.flatten().any(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("burn-"))
+    })
+}
+
+#[test]
+fn burners_are_gone_whichever_way_the_runner_dies() {
+    gone_whichever_way_it_dies("cpu", &["load=5%"], Last::Kernel, |world| burns(&world.state()));
+}
+
+#[test]
+fn what_was_burnt_is_measured_and_said() {
+    let said = figures("cpu", "1500ms", &["load=0.2 cores"]);
+    assert!(said.contains("asked 0.2, burnt 0.") && said.contains("cores' worth"), "{said}");
+    refused("cpu", &["load=4000 cores"], &["4000 cores are asked, and there are"]);
 }

@@ -101,7 +101,7 @@ for    = "30s"
             ));
         }
         affordable(count, &path).map_err(|(why, remedy)| site.refuse(why, remedy))?;
-        let name = format!("brownout-{}-inodes-{device}", site.run);
+        let name = format!("brownout-inodes-{}", site.mark());
         Ok(Taken { path, device, count, free_before: free, holder: site.holder.clone(), name })
     }
 

@@ -2,6 +2,7 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod cpu;
 mod disk_fill;
 mod exec;
 mod inode_fill;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ability::{Ability, Extent};
 
+use crate::base::dice::fnv1a;
 use crate::base::{Dice, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
 use crate::hands::Heartbeat;
@@ -66,6 +68,12 @@ impl Site {
             [one] => format!("process {one}"),
             several => format!("processes {}", several.join(", ")),
         }
+    }
+
+    /// What the names that the fault gives have in common: eight hexadecimal digits, its own in this run and
+    /// among runs.
+    fn mark(&self) -> String {
+        format!("{:08x}", fnv1a(format!("{} {}", self.run, self.fault).as_bytes()) as u32)
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
@@ -430,6 +438,7 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
+    Cpu: cpu::Cpu, cpu::Burning;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {
