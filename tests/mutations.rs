@@ -163,6 +163,7 @@ fn logs() -> Vec<Vec<u8>> {
             r#"{{"kind":"inode-fill","path":"/x","device":1,"count":2,"free_before":3,"holder":{identity},"name":"n"}}"#
         ),
         format!(r#"{{"kind":"cpu","holder":{identity},"name":"n"}}"#),
+        r#"{"kind":"memory","bytes":1,"available_before":2,"mark":"m"}"#.to_owned(),
         r#"{"kind":"exec","undo":["a"],"remains":[],"undo_within":{"secs":1,"nanos":0},"directory":"/"}"#
             .to_owned(),
     ];

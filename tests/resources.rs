@@ -176,3 +176,53 @@ fn what_was_burnt_is_measured_and_said() {
     assert!(said.contains("asked 0.2, burnt 0.") && said.contains("cores' worth"), "{said}");
     refused("cpu", &["load=4000 cores"], &["4000 cores are asked, and there are"]);
 }
+
+/// The processes that hold memory for a runner with this state folder, with what they hold, in bytes.
+fn balloons(state: &Path) -> Vec<(u32, u64)> {
+    let word = format!("BROWNOUT_STATE={}", state.display());
+    let ours = |entry: &std::fs::DirEntry| {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        read("cmdline").split(|byte| *byte == 0).nth(1) == Some(b"balloon")
+            && read("environ").split(|byte| *byte == 0).any(|one| one == word.as_bytes())
+    };
+    let held = |entry: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, kib << 10))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(ours).filter_map(held).collect()
+}
+
+#[test]
+fn memory_is_free_again_whichever_way_the_runner_dies() {
+    gone_whichever_way_it_dies("memory", &["size=64MiB"], Last::Kernel, |world| {
+        let held = balloons(&world.state());
+        assert!(held.len() <= 1);
+        // While it goes it holds less and less.
+        held.iter().any(|(_, bytes)| *bytes > 0)
+    });
+}
+
+#[test]
+fn what_memory_is_held_is_measured_and_said_and_never_below_the_floor() {
+    let said = figures("memory", "300ms", &["size=64MiB"]);
+    assert!(said.contains("asked 64 MiB, holds 64"), "{said}");
+    refused("memory", &["leave=255MiB"], &["would leave less than the floor of 256 MiB"]);
+    refused("memory", &["size=1MiB", "floor=1000TiB"], &["would leave less than the floor"]);
+    refused("memory", &["size=1MiB", "percent=1%"], &["said twice"]);
+}
+
+#[test]
+fn the_holder_of_the_memory_is_the_first_to_be_killed_and_the_run_stands_it() {
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(&world, "memory", &["size=32MiB"]));
+    runner.took_hold();
+    let [(holder, _)] = balloons(&world.state())[..] else { panic!("one process holds it") };
+    let score = std::fs::read_to_string(format!("/proc/{holder}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "1000");
+    signal(holder, "-KILL");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+}

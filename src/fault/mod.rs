@@ -8,6 +8,7 @@ mod exec;
 mod inode_fill;
 mod kill;
 mod latency;
+mod memory;
 mod pause;
 mod service;
 
@@ -439,6 +440,7 @@ kinds! {
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Cpu: cpu::Cpu, cpu::Burning;
+    Memory: memory::Memory, memory::Hoarded;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

@@ -1,5 +1,6 @@
 //! Floor 2: what holds harm: the kernel objects whose death ends a fault, and the services an experiment starts.
 
+pub mod balloon;
 pub mod burner;
 pub mod command;
 pub mod flow;

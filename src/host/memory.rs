@@ -17,6 +17,15 @@ pub fn available() -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemAvailable"))
 }
 
+/// How many bytes of its own, not of files, a process has in memory (RssAnon, proc_pid_status(5)); `None` when it
+/// is gone.
+#[must_use]
+pub fn of_process(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

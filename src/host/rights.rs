@@ -20,6 +20,8 @@ pub enum Capability {
     SetUid = 7,
     /// Change the network.
     NetAdmin = 12,
+    /// Lock memory.
+    IpcLock = 14,
     /// Trace processes of other users.
     SysPtrace = 19,
     /// Make namespaces, mount.
