@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use support::{Owned, World, brownout, children, disk, eventually, said};
+use support::{Owned, World, brownout, children, disk, eventually, said, skip};
 
 /// `brownout inject KIND ...` that would last a minute, with what it says to be read.
 fn inject(world: &World, kind: &str, arguments: &[&str]) -> Command {
@@ -225,4 +227,119 @@ fn the_holder_of_the_memory_is_the_first_to_be_killed_and_the_run_stands_it() {
     signal(runner.pid(), "-INT");
     assert_eq!(runner.0.wait().unwrap().code(), Some(130));
     world.nothing_left();
+}
+
+/// A process that does something on request and prints how it went.
+struct Target {
+    process: Owned,
+    pid_file: tempfile::NamedTempFile,
+}
+
+impl Target {
+    /// `python` is run for every line on its standard input, and its standard output read.
+    fn start(python: &str) -> Self {
+        let script = format!(
+            "import sys,os,time,threading\nprint('ready',flush=True)\nfor line in sys.stdin:\n  {}",
+            python.replace('\n', "\n  ")
+        );
+        let mut command = Command::new("python3");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut target =
+            Self { process: Owned::start(&mut command), pid_file: tempfile::NamedTempFile::new().unwrap() };
+        std::fs::write(target.pid_file.path(), target.process.pid().to_string()).unwrap();
+        assert_eq!(target.hear(), "ready");
+        target
+    }
+
+    fn ask(&mut self) -> String {
+        writeln!(self.process.0.stdin.as_mut().unwrap()).unwrap();
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        // Byte by byte, so that nothing is kept for a reader that is gone.
+        BufReader::with_capacity(1, self.process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// A line of its /proc/PID/limits.
+    fn limit(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/limits", self.process.pid())).unwrap();
+        text.lines().find(|line| line.starts_with(name)).unwrap().to_owned()
+    }
+}
+
+/// Opens files until it cannot, says how many it could and why no more, and closes them.
+const OPENS: &str = "held=[]\ntry:\n  while len(held)<50: held.append(os.open('/dev/null',0))\n  why=0\nexcept OSError as e: why=e.errno\nprint(len(held),why,flush=True)\nfor fd in held: os.close(fd)";
+
+#[test]
+fn a_process_has_few_descriptors_left_until_its_limit_is_what_it_was() {
+    let mut target = Target::start(OPENS);
+    let before = target.limit("Max open files");
+    assert_eq!(target.ask(), "50 0");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let mut runner = Owned::start(&mut inject(&world, "fds", &["leave=2", "--pid-file", &pid_file]));
+    runner.took_hold();
+    assert_eq!(target.ask(), format!("2 {}", nix::errno::Errno::EMFILE as i32));
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.limit("Max open files"), before);
+    assert_eq!(target.ask(), "50 0");
+    let said = figures("fds", "100ms", &["leave=3", "--pid-file", &pid_file]);
+    assert!(
+        said.contains("asked to leave 3; process") && said.contains("has 3 left of 6, before of"),
+        "{said}"
+    );
+    refused("fds", &["leave=4000000000", "--pid-file", &pid_file], &["left of", "as it is"]);
+}
+
+#[test]
+fn limits_are_brought_back_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let before = target.limit("Max open files");
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("fds", &["leave=1", "--pid-file", pid_file], Last::Recover, |_| {
+        target.limit("Max open files") != before
+    });
+}
+
+#[test]
+fn a_limit_that_somebody_changed_meanwhile_is_left_alone() {
+    let target = Target::start("pass");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    let mut runner = Owned::start(&mut inject(&world, "fds", &["--pid-file", pid_file]));
+    runner.took_hold();
+    let pid = target.process.pid().to_string();
+    assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=77:"]).status().unwrap().success());
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert!(target.limit("Max open files").contains(" 77 "));
+}
+
+/// Whether we have a capability, by its number.
+fn capable(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap() >> number & 1 == 1
+}
+
+#[test]
+fn the_limits_of_another_users_process_are_refused_where_the_right_is_missing() {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can start a process as somebody else");
+    }
+    if capable(CAP_SYS_RESOURCE) {
+        return; // Nothing is missing here.
+    }
+    let target = Owned::start(Command::new("sleep").arg("64").uid(65534).gid(65534));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), target.pid().to_string()).unwrap();
+    let words = ["are not ours to change", "it takes CAP_SYS_RESOURCE, or to be its user"];
+    refused("fds", &["--pid-file", text(file.path())], &words);
 }

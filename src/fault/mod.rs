@@ -5,6 +5,7 @@ pub mod ability;
 mod cpu;
 mod disk_fill;
 mod exec;
+mod fds;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -441,6 +442,7 @@ kinds! {
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
+    Fds: fds::Fds, fds::Lowered;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

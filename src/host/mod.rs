@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub mod folder;
+pub mod limit;
 pub mod mark;
 pub mod memory;
 pub mod names;
