@@ -263,6 +263,11 @@ impl Target {
         line.trim_end().to_owned()
     }
 
+    /// The control groups it is in.
+    fn groups(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/cgroup", self.process.pid())).unwrap()
+    }
+
     /// A line of its /proc/PID/limits.
     fn limit(&self, name: &str) -> String {
         let text = std::fs::read_to_string(format!("/proc/{}/limits", self.process.pid())).unwrap();
@@ -342,4 +347,149 @@ fn the_limits_of_another_users_process_are_refused_where_the_right_is_missing() 
     std::fs::write(file.path(), target.pid().to_string()).unwrap();
     let words = ["are not ours to change", "it takes CAP_SYS_RESOURCE, or to be its user"];
     refused("fds", &["--pid-file", text(file.path())], &words);
+}
+
+/// Where processes are limited here: in cgroups of version 1 anywhere, in version 2 in a group of their own.
+struct Group {
+    /// For version 2: the group that the target was put into.
+    own: Option<std::path::PathBuf>,
+}
+
+impl Group {
+    /// `None`, loudly, where nothing can be limited.
+    fn of(target: &Target, controller: &str) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mount = |fits: &dyn Fn(&str, &str) -> bool| {
+            mounts.lines().find_map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                fits(words[2], words[3]).then(|| std::path::PathBuf::from(words[1]))
+            })
+        };
+        if mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == controller)).is_some() {
+            return Some(Self { own: None });
+        }
+        let root = mount(&|kind, _| kind == "cgroup2").unwrap_or_default();
+        let own = root.join(format!("brownout-test-{}", target.process.pid()));
+        let subtree = std::fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
+        let made = subtree.split_whitespace().any(|one| one == controller)
+            && std::fs::create_dir(&own).is_ok()
+            && std::fs::write(own.join("cgroup.procs"), target.process.pid().to_string()).is_ok();
+        if !made {
+            skip(&format!("no cgroup of our own here may limit {controller}"));
+            return None;
+        }
+        Some(Self { own: Some(own) })
+    }
+
+    /// Whether a target is limited, by the file of the limit in version 2.
+    fn limits(&self, target: &Target, file: &str) -> bool {
+        if let Some(own) = &self.own {
+            return !std::fs::read_to_string(own.join(file)).unwrap().starts_with("max");
+        }
+        target.groups().contains("/brownout-")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            let root = own.parent().unwrap().join("cgroup.procs");
+            for pid in std::fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default().lines() {
+                let _ = std::fs::write(&root, pid);
+            }
+            let _ = std::fs::remove_dir(own);
+        }
+    }
+}
+
+/// Computes for half a second and says which percentage of it it got.
+const COMPUTES: &str = "begun,used=time.monotonic(),time.process_time()\nwhile time.monotonic()<begun+.5: pass\nprint(round(100*(time.process_time()-used)/(time.monotonic()-begun)),flush=True)";
+
+#[test]
+fn a_starved_process_gets_its_quota_and_no_more() {
+    let mut target = Target::start(COMPUTES);
+    let Some(_group) = Group::of(&target, "cpu") else { return };
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let before = target.groups();
+    let mut runner =
+        Owned::start(&mut inject(&world, "starve", &["quota=0.1 cores", "--pid-file", &pid_file]));
+    runner.took_hold();
+    let percent: u32 = target.ask().parse().unwrap();
+    println!("asked 10% of a core, got {percent}%");
+    // A busy host gives less; a first period that had begun, more.
+    assert!(percent <= 20, "{percent}");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.groups(), before);
+    let said = figures("starve", "1500ms", &["quota=5%", "--pid-file", &pid_file]);
+    assert!(said.contains("asked for at most 0.") && said.contains("cores' worth, used 0."), "{said}");
+    refused("starve", &["quota=100%", "--pid-file", &pid_file], &["or none at all"]);
+}
+
+#[test]
+fn a_quota_is_gone_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let Some(group) = Group::of(&target, "cpu") else { return };
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("starve", &["quota=50%", "--pid-file", pid_file], Last::Recover, |_| {
+        group.limits(&target, "cpu.max")
+    });
+}
+
+/// Starts threads until it cannot, says how many it could, and ends them.
+const THREADS: &str = "end,started=threading.Event(),[]\ntry:\n  while len(started)<20:\n    t=threading.Thread(target=end.wait); t.start(); started.append(t)\nexcept RuntimeError: pass\nprint(len(started),flush=True)\nend.set()\nfor t in started: t.join()";
+
+#[test]
+fn a_process_can_start_few_threads_until_its_limit_is_gone() {
+    let mut target = Target::start(THREADS);
+    let Some(_group) = Group::of(&target, "pids") else { return };
+    assert_eq!(target.ask(), "20");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let mut runner = Owned::start(&mut inject(&world, "threads", &["leave=3", "--pid-file", &pid_file]));
+    runner.took_hold();
+    assert_eq!(target.ask(), "3");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.ask(), "20");
+    let said = figures("threads", "100ms", &["leave=2", "--pid-file", &pid_file]);
+    assert!(said.contains("asked to leave 2; 1 threads of at most 3, so 2 left"), "{said}");
+}
+
+#[test]
+fn a_limit_on_threads_is_gone_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let Some(group) = Group::of(&target, "pids") else { return };
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("threads", &["--pid-file", pid_file], Last::Recover, |_| {
+        group.limits(&target, "pids.max")
+    });
+}
+
+#[test]
+fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
+    let target = Target::start("pass");
+    if Group::of(&target, "cpu").is_none_or(|group| group.own.is_some()) {
+        return; // Said already, or one group for all of the test: the limits of version 2 have tests of their own.
+    }
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    let state = || (target.groups(), target.limit("Max open files"));
+    let before = state();
+    for (kind, argument) in [("fds", "leave=0"), ("threads", "leave=0"), ("starve", "quota=50%")] {
+        // From before the log exists to well after the harm; spread, not random, so that every run covers them.
+        for step in 0..15_u64 {
+            let world = World::new();
+            let mut runner = Owned::start(&mut inject(&world, kind, &[argument, "--pid-file", pid_file]));
+            std::thread::sleep(std::time::Duration::from_millis(step * 3));
+            runner.kill();
+            eventually("the watchdog or the next start pays", || {
+                brownout(&world.state()).arg("recover").output().unwrap().status.success()
+                    && support::logs(&world.state()).is_empty()
+            });
+            assert_eq!(state(), before, "{kind} killed after {} ms", step * 3);
+        }
+    }
 }

@@ -6,12 +6,15 @@ mod cpu;
 mod disk_fill;
 mod exec;
 mod fds;
+mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
 mod memory;
 mod pause;
 mod service;
+mod starve;
+mod threads;
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -443,6 +446,8 @@ kinds! {
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;
+    Starve: starve::Starve, starve::Starved;
+    Threads: threads::Threads, threads::Confined;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

@@ -3,6 +3,7 @@
 pub mod balloon;
 pub mod burner;
 pub mod command;
+pub mod fence;
 pub mod flow;
 pub mod heartbeat;
 pub mod hold;
