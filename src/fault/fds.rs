@@ -205,8 +205,8 @@ impl Owed for Lowered {
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {
-        let files = |one: &One| format!("open files of process {}@{}", one.process.pid, one.process.start);
-        self.targets.iter().map(|one| Claim::exclusive(host, files(one))).collect()
+        let targets: Vec<Identity> = self.targets.iter().map(|one| one.process.clone()).collect();
+        super::process_claims(host, &targets)
     }
 
     fn tier(&self) -> Tier {
