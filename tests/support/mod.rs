@@ -115,9 +115,14 @@ pub fn children(of: u32) -> Vec<String> {
 
 /// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
 pub fn small_disk() -> Option<Mounted> {
+    disk("size=64m")
+}
+
+/// A tmpfs of the test's own, with these mount options; `None`, loudly, where it may not be mounted.
+pub fn disk(options: &str) -> Option<Mounted> {
     let folder = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m", "none"])
+        .args(["-t", "tmpfs", "-o", options, "none"])
         .arg(folder.path())
         .stderr(Stdio::null())
         .status()
@@ -137,6 +142,10 @@ impl Mounted {
     pub fn free(&self) -> u64 {
         let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
         stat.blocks_available() * stat.fragment_size()
+    }
+
+    pub fn free_inodes(&self) -> u64 {
+        nix::sys::statvfs::statvfs(self.0.path()).unwrap().files_available()
     }
 }
 
