@@ -178,7 +178,7 @@ impl Arena {
     }
 
     /// The watchdog of the run, once it is posted.
-    fn watchdog(&self, runner: u32) -> Option<u32> {
+    fn watchdog(runner: u32) -> Option<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{runner}/task")).ok()?;
         let children = tasks.flatten().flat_map(|task| {
             let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -192,7 +192,7 @@ impl Arena {
 
     fn entries(&self) -> usize {
         let bytes = |log: &PathBuf| std::fs::read(log).unwrap_or_default();
-        logs(&self.state()).iter().map(bytes).flatten().filter(|byte| *byte == b'\n').count()
+        logs(&self.state()).iter().flat_map(bytes).filter(|byte| *byte == b'\n').count()
     }
 
     /// How long a fresh connection and its first answer take, from the service started by the run.
@@ -316,7 +316,7 @@ fn killed_at_random_instants_nothing_is_left_whoever_is_killed() {
         let mut runner = Owned::start(&mut arena.run());
         let pid = runner.pid();
         waits_for("the instant", &mut runner, || begun.elapsed() >= after);
-        let watchdog = arena.watchdog(pid);
+        let watchdog = Arena::watchdog(pid);
         let mut nobody_was_left = false;
         // Before the watchdog is posted, or after it was sent home, there is only the runner to kill.
         let whom = if watchdog.is_some() { whom } else { 0 };
@@ -387,7 +387,7 @@ fn recover_itself_may_be_killed_and_started_again() {
     for step in 0..8_u64 {
         let mut runner = Owned::start(&mut arena.run());
         waits_for("all five faults", &mut runner, || arena.all_five_are_live());
-        let watchdog = arena.watchdog(runner.pid()).unwrap();
+        let watchdog = Arena::watchdog(runner.pid()).unwrap();
         assert!(signal("-STOP", runner.pid()) && signal("-KILL", watchdog));
         runner.kill();
         assert!(arena.here().join("flag").exists(), "nobody was left to undo it");
@@ -452,12 +452,9 @@ fn every_kind_of_leftover_is_found() {
     found("a table", "+ table: table inet left");
     inside("nft delete table inet left");
     inside("ip link set lo mtu 1500");
-    for (planted, removed, words) in [("tc qdisc add dev lo root pfifo", "tc qdisc del dev lo root", "pfifo")]
-    {
-        inside(planted);
-        found("a qdisc", words);
-        inside(removed);
-    }
+    inside("tc qdisc add dev lo root pfifo");
+    found("a qdisc", "pfifo");
+    inside("tc qdisc del dev lo root");
     clean("the qdisc is gone");
 
     let listening =
