@@ -99,7 +99,14 @@ fn every_experiment_and_example_runs_and_ends_as_its_header_says() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some(file) = runnable.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(why) = run(file) {
+                    // A machine too busy to look in time says so itself, and proves nothing about the file.
+                    let mut ended = run(file);
+                    for _ in 0..2 {
+                        if ended.as_ref().is_err_and(|why| why.contains("our own side was starved")) {
+                            ended = run(file);
+                        }
+                    }
+                    if let Err(why) = ended {
                         wrong.lock().unwrap().push(format!("{}: {why}", file.display()));
                     }
                 }

@@ -171,7 +171,9 @@ fn logs() -> Vec<Vec<u8>> {
         format!(
             r#"{{"kind":"threads","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"file":"f","before":"b","during":"d"}},"targets":[{identity}]}}"#
         ),
-        r#"{"kind":"exec","undo":["a"],"remains":[],"undo_within":{"secs":1,"nanos":0},"directory":"/"}"#
+        r#"{"kind":"exec","mark":{"limit":1,"word":"w","by_limit":true},"session":1,"boot":"b","undo":["a"],"remains":[],"undo_within":{"secs":1,"nanos":0},"directory":"/"}"#
+            .to_owned(),
+        r#"{"kind":"service","run":"00000001","name":"n","mark":{"limit":1,"word":"w","by_limit":false},"boot":"b","port":null,"dir":null}"#
             .to_owned(),
     ];
     owed.iter()

@@ -123,7 +123,10 @@ mod tests {
         let heartbeat = Heartbeat::default();
         let begun = since_boot();
         let burners = Burners::start(2, 0.1, "burn-test-share", &heartbeat).unwrap();
-        assert!(is_there(&us(), "burn-test-share"));
+        // A thread takes its name once it runs.
+        while !is_there(&us(), "burn-test-share") {
+            std::thread::yield_now();
+        }
         // Their share of half a second, however long others keep them from it.
         while burners.burnt() < Duration::from_millis(100) {
             heartbeat.beat();

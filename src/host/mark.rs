@@ -21,6 +21,13 @@ use crate::base::dice::fnv1a;
 /// Says the same to people, and stands in where the limit cannot be set.
 const VARIABLE: &str = "BROWNOUT_SERVICE";
 
+/// What one reading has come to.
+struct Round {
+    seen: BTreeSet<i32>,
+    found: Vec<Process>,
+    ended: bool,
+}
+
 /// So often is the list read again because somebody ended meanwhile.
 const MOST_READINGS: u32 = 20;
 
@@ -91,34 +98,34 @@ impl Mark {
 
     /// One reading of the list: who lives, and whether somebody that carries it ended meanwhile.
     fn reading(&self, visit: &mut dyn FnMut(&Process)) -> (Vec<Process>, bool) {
-        let (mut found, mut ended) = (Vec::new(), false);
-        let mut seen = BTreeSet::new();
-        let mut pin = |pid: i32, found: &mut Vec<Process>, ours: &dyn Fn(i32) -> bool| {
-            if pid == std::process::id() as i32 || !ours(pid) {
-                return;
-            }
-            // Asked once more now that it is pinned: its number may have been another process's.
-            match Process::of_pid(pid) {
-                Ok(process) if ours(pid) && process.is_alive() => {
-                    visit(&process);
-                    found.push(process);
-                }
-                _ => ended = true,
-            }
-        };
+        let mut round =
+            Round { seen: BTreeSet::from([std::process::id() as i32]), found: Vec::new(), ended: false };
         // The newest first: they are the ones that are gone soonest.
         for pid in process::all().into_iter().rev() {
-            pin(pid, &mut found, &|pid| self.is_on(pid));
-        }
-        seen.extend(found.iter().map(|process| process.identity().pid));
-        let mut unasked: Vec<i32> = seen.iter().copied().collect();
-        while let Some(parent) = unasked.pop() {
-            for child in process::children(parent).into_iter().filter(|child| seen.insert(*child)) {
-                pin(child, &mut found, &|pid| process::parent(pid) == Some(parent) || self.is_on(pid));
-                unasked.push(child);
+            if self.is_on(pid) {
+                self.pin(pid, None, &mut round, visit);
             }
         }
-        (found, ended)
+        (round.found, round.ended)
+    }
+
+    /// Pins one that was met, its descendants before it: a child that sheds the mark is known by its parent
+    /// alone, and the visit may be the parent's end.
+    fn pin(&self, pid: i32, parent: Option<i32>, round: &mut Round, visit: &mut dyn FnMut(&Process)) {
+        if !round.seen.insert(pid) {
+            return;
+        }
+        let ours = || self.is_on(pid) || parent.is_some_and(|parent| process::parent(pid) == Some(parent));
+        // Asked once more now that it is pinned: its number may have been another process's.
+        let Some(process) = Process::of_pid(pid).ok().filter(|process| process.is_alive() && ours()) else {
+            round.ended = true;
+            return;
+        };
+        for child in process::children(pid) {
+            self.pin(child, Some(pid), round, visit);
+        }
+        visit(&process);
+        round.found.push(process);
     }
 
     fn is_on(&self, pid: i32) -> bool {
