@@ -83,9 +83,7 @@ impl Inject {
         let draft = Draft::from_text(Path::new("arguments"), &self.document(aim));
         // That nothing watches is what was asked for when no probe was given.
         match load(draft, &mut surroundings(run), self.probe.is_some()) {
-            Ok(checked) => {
-                launch(checked, Asked { run, file: "arguments".to_owned(), dry: false }, self.how).await
-            }
+            Ok(checked) => launch(checked, Asked { run, file: typed(), dry: false }, self.how).await,
             Err(exit) => exit,
         }
     }
@@ -152,6 +150,20 @@ impl Target {
             .or_else(|| self.listen.map(|port| format!("listen = {port}")))
             .or_else(|| self.path.as_ref().map(|path| text("path", &path.display())))
     }
+}
+
+/// The command as it was typed, without a seed: the report names the one that was drawn.
+fn typed() -> String {
+    let mut words = std::env::args().skip(1);
+    let mut typed = "brownout".to_owned();
+    while let Some(word) = words.next() {
+        if word == "--seed" {
+            words.next();
+        } else if !word.starts_with("--seed=") {
+            typed = typed + " " + &crate::report::quoted(&word);
+        }
+    }
+    typed
 }
 
 fn quoted(name: &str, value: &str) -> String {

@@ -30,4 +30,4 @@ pub use markdown::markdown;
 pub use paint::Paint;
 pub use story::Story;
 pub use summary::summary;
-pub use words::plain;
+pub use words::{plain, quoted};

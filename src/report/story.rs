@@ -189,7 +189,10 @@ impl Listener for Story {
                     sudo_user: sudo_user.clone(),
                     host: host.clone(),
                     brownout: version.clone(),
-                    repeat: format!("brownout run {} --seed {seed}", words::quoted(file)),
+                    repeat: match file.starts_with("brownout ") {
+                        true => format!("{file} --seed {seed}"), // No file, but a whole command.
+                        false => format!("brownout run {} --seed {seed}", words::quoted(file)),
+                    },
                     began: at.clone(),
                     ended: at.clone(),
                 };

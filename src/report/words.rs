@@ -193,7 +193,8 @@ fn is_direction_mark(c: char) -> bool {
 }
 
 /// An argument as a shell takes it.
-pub(super) fn quoted(argument: &str) -> String {
+#[must_use]
+pub fn quoted(argument: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !argument.is_empty() && argument.chars().all(bare) {
         argument.to_owned()
