@@ -1,9 +1,10 @@
 //! The fault `latency` on real sockets and a real redis, in network namespaces of the tests' own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -80,7 +81,8 @@ impl Net {
     fn inject(&self, arguments: &str) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
         command.args(["inject", "latency", "--yes"]).args(arguments.split_whitespace());
-        command.env("BROWNOUT_STATE", self.state.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env("BROWNOUT_STATE", self.state.path()).env("BROWNOUT_RUNS", self.state.path().join("runs"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 
@@ -89,31 +91,30 @@ impl Net {
         let mut runner =
             Runner(self.inject(&format!("{arguments} --for 60s")).spawn().unwrap(), String::new());
         for line in BufReader::new(runner.0.stderr.as_mut().unwrap()).lines().map(Result::unwrap) {
-            runner.1 += &format!("{line}\n");
-            if line.starts_with("took hold") || line.contains("cannot be measured") {
+            runner.1 += &line;
+            runner.1 += "\n";
+            if line.contains("took hold") || line.contains("cannot be measured") {
                 return runner;
             }
         }
         panic!("it did not take hold: {}", runner.1);
     }
 
-    /// Neither a table, nor a queue, nor an undo log is left.
+    /// What is left: tables, queues, undo logs.
+    fn left(&self) -> String {
+        let tables = self.command("nft").args(["list", "tables"]).output().unwrap();
+        assert!(tables.status.success());
+        let queues = self.command("cat").arg("/proc/self/net/netfilter/nfnetlink_queue").output().unwrap();
+        let logs = std::fs::read_dir(self.state.path().join("undo")).map_or(0, |logs| {
+            logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
+        });
+        String::from_utf8([tables.stdout, queues.stdout].concat()).unwrap() + &"log ".repeat(logs)
+    }
+
     fn nothing_left(&self) {
-        let left = || {
-            let tables = self.command("nft").args(["list", "tables"]).output().unwrap();
-            assert!(tables.status.success());
-            let queues =
-                self.command("cat").arg("/proc/self/net/netfilter/nfnetlink_queue").output().unwrap();
-            let logs = std::fs::read_dir(self.state.path().join("undo"))
-                .map(|logs| {
-                    logs.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")).count()
-                })
-                .unwrap_or(0);
-            String::from_utf8([tables.stdout, queues.stdout].concat()).unwrap() + &"log ".repeat(logs)
-        };
         let since = Instant::now();
-        while !left().is_empty() {
-            assert!(since.elapsed() < LIMIT, "left: {}", left());
+        while !self.left().is_empty() {
+            assert!(since.elapsed() < LIMIT, "left: {}", self.left());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -313,14 +314,14 @@ fn a_round_trip_between_two_hosts_gains_the_delay_once_wherever_it_is_injected()
 #[test]
 fn only_the_processes_named_in_from_are_delayed() {
     // Speaks when it is told to, over one connection and one UDP socket that it keeps; says how long it took.
-    const CLIENT: &str = r#"
+    const CLIENT: &str = r"
         exec 3<>/dev/tcp/127.0.0.1/$1 4<>/dev/udp/127.0.0.1/$1
         echo ready
         while read; do for fd in 3 4; do
             begun=${EPOCHREALTIME/./}
             printf x >&$fd; read -r -N 1 -u $fd
             echo $((${EPOCHREALTIME/./} - begun))
-        done; done"#;
+        done; done";
     let Some(net) = Net::new() else { return };
     let program = net.state.path().join("slow-client");
     std::fs::copy("/bin/bash", &program).unwrap();
@@ -364,7 +365,7 @@ fn numbered(to: SocketAddr, count: u32, mut meanwhile: impl FnMut(u32)) -> Vec<(
         while got.len() < count as usize && receiving.recv(&mut bytes).is_ok() {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             let sent = Duration::from_nanos(u64::from_be_bytes(bytes[4..].try_into().unwrap()));
-            got.push((number, begun.elapsed() - sent));
+            got.push((number, begun.elapsed().saturating_sub(sent)));
         }
         got
     });
@@ -388,7 +389,7 @@ fn jitter_spreads_the_delay_and_never_reorders_a_flow() {
         let shortest = got.iter().map(|(_, trip)| *trip).min().unwrap();
         let longest = got.iter().map(|(_, trip)| *trip).max().unwrap();
         assert!(shortest >= Duration::from_millis(5), "{shortest:?}");
-        assert!(longest - shortest > Duration::from_millis(15), "{shortest:?} to {longest:?}");
+        assert!(longest.saturating_sub(shortest) > Duration::from_millis(15), "{shortest:?} to {longest:?}");
         runner.end();
         net.nothing_left();
     });
@@ -401,7 +402,7 @@ fn the_end_of_a_fault_loses_and_reorders_nothing_that_was_held() {
         let at = echo("127.0.0.1:0");
         let runner = net.slow(&format!("--to {at} delay=200ms"));
         let mut stream = Client::connect(at);
-        stream.0.write_all(&[7; 100_000]).unwrap();
+        stream.0.write_all(&vec![7; 100_000]).unwrap();
         let got = numbered(at, 500, |number| {
             if number == 250 {
                 runner.signal("INT");
@@ -451,6 +452,33 @@ fn the_harm_ends_when_the_runner_is_killed_and_connections_live_on() {
 }
 
 #[test]
+fn a_runner_killed_at_any_moment_leaves_nothing_in_its_namespace() {
+    let Some(net) = Net::new() else { return };
+    net.within(|| {
+        let at = echo("127.0.0.1:0");
+        // From before the log exists to well after the harm; spread, so that every run covers them.
+        for step in 0..25_u64 {
+            let runner = net.inject(&format!("--to {at} delay=300ms --for 60s")).spawn().unwrap();
+            let mut runner = Runner(runner, String::new());
+            std::thread::sleep(Duration::from_millis(step * 2));
+            runner.0.kill().unwrap();
+            runner.0.wait().unwrap();
+            assert!(gone(at, Instant::now()) < LIMIT);
+            // A log that was made before its watchdog was posted owes nothing, and the next start removes it.
+            let since = Instant::now();
+            let recovered = || {
+                let mut recover = net.command(env!("CARGO_BIN_EXE_brownout"));
+                recover.arg("recover").env("BROWNOUT_STATE", net.state.path());
+                recover.output().unwrap().status.success() && net.left().is_empty()
+            };
+            while !recovered() {
+                assert!(since.elapsed() < LIMIT, "killed after {} ms, left: {}", step * 2, net.left());
+            }
+        }
+    });
+}
+
+#[test]
 fn the_lease_ends_the_harm_when_the_runner_hangs() {
     let Some(net) = Net::new() else { return };
     net.within(|| {
@@ -476,7 +504,6 @@ fn what_cannot_be_done_is_refused_with_its_remedy() {
     let Some(net) = Net::new() else { return };
     let port = net.within(|| echo("127.0.0.1:0")).port();
     for (arguments, words) in [
-        ("delay=25ms", "it does not say which traffic; give it `to ="),
         ("--to :6379 delay=0s", "a delay of 0 s is none"),
         ("--to :6379 delay=1h", "at most 10 m"),
         ("--to :6379 delay=5ms jitter=6ms", "a jitter of 6 ms exceeds the delay"),
@@ -492,10 +519,11 @@ fn what_cannot_be_done_is_refused_with_its_remedy() {
         assert!(said.contains(words) && said.contains("nothing was touched"), "{arguments}: {said}");
     }
     for (arguments, words) in [
+        ("delay=25ms", "whom `latency` hurts is not said"),
         ("--to :6379 delay=5ms direction=too", "did you mean `to`?"),
         ("--to :6379 delay=5ms engine=magic", "use one of: auto, queue, proxy"),
         ("--to :6379 delay=5ms listen=here", "not an address with a port"),
-        ("--to 6379 delay=5ms", "write 10.0.0.7:6379"),
+        ("--to 6379 delay=5ms", "`6379` is no address"),
     ] {
         let output = net.inject(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -531,13 +559,15 @@ fn without_rights_the_queue_is_refused_and_the_proxy_works() {
     let Some(net) = Net::new() else { return };
     net.within(|| {
         let at = echo("127.0.0.1:0");
+        let own = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(own.path(), Permissions::from_mode(0o777)).unwrap();
         let nobody = |arguments: &str| {
             let mut command = net.command("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
             command.arg(env!("CARGO_BIN_EXE_brownout")).args(["inject", "latency", "--yes"]);
             command.args(arguments.split_whitespace());
-            let state = std::env::temp_dir().join(format!("brownout-nobody-{}", std::process::id()));
-            command.env("BROWNOUT_STATE", state).stdin(Stdio::null()).stderr(Stdio::piped());
+            command.env("BROWNOUT_STATE", own.path()).env("BROWNOUT_RUNS", own.path().join("runs"));
+            command.stdin(Stdio::null()).stderr(Stdio::piped());
             command
         };
         let output = nobody(&format!("--to {at} delay=30ms")).output().unwrap();

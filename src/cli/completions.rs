@@ -1,9 +1,8 @@
 //! `brownout completions SHELL`: what a shell needs to complete our commands.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Arguments, Exit};
+use super::{Exit, commands};
 
 #[derive(clap::Args)]
 pub(super) struct Completions {
@@ -13,7 +12,7 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(self) -> Exit {
-        clap_complete::generate(self.shell, &mut Arguments::command(), "brownout", &mut std::io::stdout());
+        clap_complete::generate(self.shell, &mut commands(), "brownout", &mut std::io::stdout());
         Exit::Passed
     }
 }

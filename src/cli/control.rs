@@ -38,7 +38,7 @@ pub(super) struct Note {
 
 #[derive(clap::Args)]
 struct Place {
-    /// Where undo logs are kept
+    /// Where undo logs are kept; /var/lib/brownout for root, ~/.local/state/brownout otherwise, when absent
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }

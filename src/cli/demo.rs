@@ -65,7 +65,7 @@ impl Demo {
             ),
         }
         let run = RunId::fresh();
-        let exit = match load(Draft::from_text(Path::new("demo.toml"), text), &mut surroundings(run)) {
+        let exit = match load(Draft::from_text(Path::new("demo.toml"), text), &mut surroundings(run), true) {
             Ok(checked) => {
                 launch(checked, Asked { run, file: "demo.toml".to_owned(), dry: false }, self.how).await
             }

@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Exit;
+use super::elsewhere::{other_state, owed_in};
+use crate::fault::AnyFault;
 use crate::fault::ability::{Ability, Extent, services};
-use crate::fault::{AnyFault, Entry};
 use crate::hands::namespace;
 use crate::host::rights::{Rights, kernel, setting};
 use crate::host::user::User;
-use crate::undo::{Tier, found, state_dir};
+use crate::undo::{Tier, state_dir};
 
 #[derive(clap::Args)]
 pub(super) struct Doctor {
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Where undo logs are kept
+    /// Where undo logs are kept; /var/lib/brownout for root, ~/.local/state/brownout otherwise, when absent
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -118,27 +119,10 @@ fn examine(state: PathBuf) -> Findings {
     }
 }
 
-/// The state folder of whoever else may have left something here: root's, or that of the user who called
-/// sudo.
-fn other_state(ours: &Path) -> Option<PathBuf> {
-    let other = if nix::unistd::geteuid().is_root() {
-        User::find(&std::env::var("SUDO_USER").ok()?).ok()??.home.join(".local/state/brownout")
-    } else {
-        PathBuf::from("/var/lib/brownout")
-    };
-    (other != ours).then_some(other)
-}
-
 fn look_for_debts(state: &Path, owed: &mut Vec<String>, unseen: &mut Vec<String>) {
-    match found::<Entry>(state) {
-        Ok(logs) => {
-            for log in logs.iter().filter(|log| !log.alive) {
-                for (_, entry) in &log.owed {
-                    owed.push(format!("{} of run {} ({})", entry.fault, log.header.run, log.header.title));
-                }
-            }
-        }
-        Err(why) => unseen.push(why.to_string()),
+    match owed_in(state) {
+        Ok(debts) => owed.extend(debts),
+        Err(why) => unseen.push(why),
     }
 }
 

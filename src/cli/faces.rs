@@ -10,19 +10,18 @@ use crate::report::{Aside, Audience, Face, Journal, Paint, RunFolder, Story, liv
 /// How the outcome is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    // No docs here: with them, `--help` would take a screen for two words.
     Text,
-    /// One JSON object a line
     Json,
 }
 
 /// What is told, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Wanted {
-    /// How the outcome is written to standard output: for people, or every event as JSON, one a line
+    /// What standard output gets: a summary for people, or every event as JSON, one a line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Log every event on standard error instead of the live view; twice: every look too
+    /// Log every event on standard error instead of the live view; -vv: every look too
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
     /// How -v logs
@@ -31,6 +30,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// The outcome, and no log.
+    pub(super) fn only(format: Format) -> Self {
+        Self { format, verbose: 0, log_format: Format::Text }
+    }
+
     pub(super) fn json(&self) -> bool {
         self.format == Format::Json
     }
@@ -78,7 +82,7 @@ impl Faces {
         }
         troubles.dedup();
         if let (false, Ok(errors)) = (troubles.is_empty(), terminal::own_handle(io::stderr())) {
-            let text = troubles.iter().map(|trouble| format!("warning: {trouble}\n")).collect();
+            let text = format!("warning: {}\n", troubles.join("\nwarning: "));
             let _ = live::say_at_last(errors, text, LAST_WORDS);
         }
     }

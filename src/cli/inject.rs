@@ -81,7 +81,8 @@ impl Inject {
         };
         let run = RunId::fresh();
         let draft = Draft::from_text(Path::new("arguments"), &self.document(aim));
-        match load(draft, &mut surroundings(run)) {
+        // That nothing watches is what was asked for when no probe was given.
+        match load(draft, &mut surroundings(run), self.probe.is_some()) {
             Ok(checked) => {
                 launch(checked, Asked { run, file: "arguments".to_owned(), dry: false }, self.how).await
             }
@@ -116,9 +117,9 @@ impl Inject {
         if let Some(program) = &self.from_exe {
             line("from", &format!("{{ {} }}", assignment("exe", program)));
         }
-        match &self.probe {
-            None => text.push_str("[steady_state]\nfor = \"0s\"\n"),
-            Some(url) => {
+        // Without a probe nothing is promised, and nothing has to be proved.
+        if let Some(url) = &self.probe {
+            {
                 let (kind, field) = match url.strip_prefix("tcp://") {
                     Some(address) => ("tcp", assignment("address", address)),
                     None => ("http", assignment("url", url)),

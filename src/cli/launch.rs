@@ -1,12 +1,13 @@
 //! From a checked experiment to its exit code: the way every command that runs one takes.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::faces::{Faces, Wanted};
+use super::faces::{Faces, Format, Wanted};
 use super::{Exit, plan, signals};
 use crate::base::{Clock, Dice, RunId};
 use crate::engine::{self, Armed, Order, Plan, Report, Services, Setting, World};
@@ -22,19 +23,25 @@ use crate::undo::state_dir;
 /// How an experiment is run.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct How {
-    /// Repeat what an earlier run drew
+    /// Draw the same targets as an earlier run, which printed its seed
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Agree to hurting what the experiment did not start itself, by the word that the plan asks for
+    /// Agree to hurting what the experiment did not start itself: by `yes`, or the word its file asks for
     #[arg(long, value_name = "WORD")]
     pub(super) confirm: Option<String>,
     /// The same as --confirm yes
     #[arg(long, conflicts_with = "confirm")]
     pub(super) yes: bool,
-    /// Where run folders are made
-    #[arg(long, value_name = "DIR", env = "BROWNOUT_RUNS", default_value = "brownout-runs")]
+    /// Where each run leaves its folder: reports, journal, logs of services
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BROWNOUT_RUNS",
+        hide_env_values = true,
+        default_value = "brownout-runs"
+    )]
     pub(super) runs: PathBuf,
-    /// Where undo logs are kept
+    /// Where undo logs are kept; /var/lib/brownout for root, ~/.local/state/brownout otherwise, when absent
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     #[command(flatten)]
@@ -42,19 +49,33 @@ pub(super) struct How {
 }
 
 impl How {
+    /// Nothing is run, only planned.
+    pub(super) fn to_plan(seed: Option<u64>, format: Format) -> Self {
+        Self {
+            seed,
+            confirm: None,
+            yes: false,
+            runs: PathBuf::new(),
+            state: None,
+            faces: Wanted::only(format),
+        }
+    }
+
     /// Where undo logs are kept.
     pub(super) fn state_dir(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(state_dir)
     }
 }
 
-/// Reads and checks a file; what is wrong with it goes to stderr.
-pub(super) fn load(draft: Draft, surroundings: &mut Surroundings) -> Result<Checked, Exit> {
+/// Reads and checks a file; what is wrong with it, and if wanted what is doubtful, goes to stderr.
+pub(super) fn load(draft: Draft, surroundings: &mut Surroundings, warn: bool) -> Result<Checked, Exit> {
     let colour = Paint::for_terminal(std::io::stderr().is_terminal()).colour;
     let mut errors = std::io::stderr().lock();
     match draft.check(surroundings) {
         Ok(checked) => {
-            let _ = write!(errors, "{}", checked.warnings.render(&checked.sources, colour));
+            if warn {
+                let _ = write!(errors, "{}", checked.warnings.render(&checked.sources, colour));
+            }
             Ok(checked)
         }
         Err(Refused { mistakes, sources }) => {
@@ -99,7 +120,10 @@ pub(super) struct Asked {
 pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
     let clock = Clock::start();
     let Checked { experiment, sources, .. } = checked;
-    let hash = Sha256::digest(sources.text()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = Sha256::digest(sources.text()).iter().fold(String::new(), |mut hash, byte| {
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    });
     let experiment = Arc::new(experiment);
     let dice = how.seed.or(experiment.seed).map_or_else(Dice::drawn, Dice::new);
     let holder = match ourselves() {
@@ -143,6 +167,10 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     tell(What::Planned { plan: told });
+    let hands = match hands() {
+        Ok(hands) => hands,
+        Err(why) => return refused(&[format!("the system gave us no threads: {why}")]),
+    };
     let orders = engine::orders();
     if experiment.faults.iter().any(|fault| fault.at == Moment::Operator) {
         listen_for_enter(orders.0.clone());
@@ -152,10 +180,13 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
         folder: folder.path().to_owned(),
         clock,
         workers: tokio::runtime::Handle::current(),
+        hands: hands.handle().clone(),
         signals: signals::asked_to_stop(),
         orders,
+        looks: engine::looks(),
     };
     let ended = on_a_thread_of_its_own(armed, world, setting, faces).await;
+    hands.shutdown_background();
     match ended {
         Ok((faces, Ok(report))) => {
             faces.close(&folder);
@@ -171,6 +202,11 @@ pub(super) async fn launch(checked: Checked, asked: Asked, how: How) -> Exit {
             Exit::Bug
         }
     }
+}
+
+/// Threads that inject and undo, and do nothing else.
+fn hands() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hands").enable_all().build()
 }
 
 type Ended = (Faces, Result<Report, engine::RunError>);

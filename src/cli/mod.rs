@@ -5,11 +5,14 @@ mod completions;
 mod control;
 mod demo;
 mod doctor;
+mod elsewhere;
 mod explain;
 mod faces;
+mod init;
 mod inject;
 mod launch;
 mod plan;
+mod prose;
 mod recover;
 mod run;
 mod schema;
@@ -17,20 +20,20 @@ mod shop;
 mod signals;
 mod watchdog;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-/// What the process ends with; the meanings are in the README.
+/// What the process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything as it should be, everything undone.
+    /// Everything as it should be.
     Passed = 0,
-    /// A promise was broken, an expectation missed, or the system did not recover; everything undone.
+    /// A promise was broken, an expectation missed, or the system did not recover.
     Failed = 1,
     /// The file or the arguments are wrong.
     Usage = 2,
-    /// Aborted by the guard, everything undone.
+    /// The guard stopped it.
     Aborted = 3,
-    /// The fault did not take hold, so nothing can be concluded.
+    /// Nothing can be concluded.
     Inconclusive = 4,
     /// Something is not undone.
     NotUndone = 5,
@@ -38,55 +41,108 @@ pub enum Exit {
     Refused = 6,
     /// A bug of ours, or a system that fails us.
     Bug = 70,
-    /// Stopped by SIGINT, everything undone.
+    /// Stopped by SIGINT, a lost terminal, or `halt`.
     Interrupted = 130,
-    /// Stopped by SIGTERM, everything undone.
+    /// Stopped by SIGTERM.
     Terminated = 143,
 }
 
 impl Exit {
+    /// Every exit with its meaning, for help and docs.
+    pub const ALL: &[(Self, &str)] = &[
+        (Self::Passed, "passed; everything is undone"),
+        (Self::Failed, "an SLO or an expectation failed, or no recovery; everything is undone"),
+        (Self::Usage, "the file or the arguments are wrong; nothing was touched"),
+        (Self::Aborted, "the guard stopped it; everything is undone"),
+        (
+            Self::Inconclusive,
+            "inconclusive: too few looks, a fault that did not take hold, `max_duration`, or our own probes \
+             could not keep up; everything is undone",
+        ),
+        (Self::NotUndone, "something is NOT undone: `brownout recover`"),
+        (Self::Refused, "refused, or unhealthy before any harm; nothing was hurt"),
+        (Self::Bug, "a bug of ours"),
+        (Self::Interrupted, "stopped by Ctrl-C, a lost terminal or `brownout halt`; everything is undone"),
+        (Self::Terminated, "stopped by SIGTERM; everything is undone"),
+    ];
+
     /// The exit of a judgement's code.
     fn of(code: u8) -> Self {
-        [Self::Passed, Self::Failed, Self::Usage, Self::Aborted, Self::Inconclusive, Self::NotUndone]
-            .into_iter()
-            .chain([Self::Refused, Self::Interrupted, Self::Terminated])
-            .find(|exit| *exit as u8 == code)
-            .unwrap_or(Self::Bug)
+        Self::ALL.iter().map(|(exit, _)| *exit).find(|exit| *exit as u8 == code).unwrap_or(Self::Bug)
     }
 }
 
 #[derive(Parser)]
-#[command(version, about = "Chaos experiments that leave nothing behind", max_term_width = 100)]
+#[command(
+    version,
+    about = "Hurts a system on purpose, judges how it stands it, and leaves nothing behind",
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+/// The commands as they are listed, by what one wants to do.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Begin here", &["demo", "init", "explain", "doctor"]),
+    ("Experiment", &["check", "plan", "run", "inject"]),
+    ("While one runs, from another terminal", &["go", "halt", "note"]),
+    ("After a crash", &["recover"]),
+    ("For editors and shells", &["schema", "completions"]),
+];
+
+/// The commands, with a help that lists them in their groups.
+fn commands() -> clap::Command {
+    use std::fmt::Write as _;
+
+    let commands = Arguments::command();
+    let (strong, plain) = (commands.get_styles().get_header(), commands.get_styles().get_literal());
+    let mut help = "{about}\n\n{usage-heading} {usage}\n".to_owned();
+    for (title, names) in GROUPS {
+        let _ = writeln!(help, "\n{strong}{title}:{strong:#}");
+        for name in names {
+            let about = commands.find_subcommand(name).and_then(clap::Command::get_about);
+            let about = about.map_or_else(String::new, ToString::to_string);
+            let _ = writeln!(help, "  {plain}{name:11}{plain:#}  {about}");
+        }
+    }
+    let _ = write!(
+        help,
+        "\n{strong}Options:{strong:#}\n{{options}}\n\n`brownout COMMAND --help` says more about a command."
+    );
+    commands.help_template(help)
+}
+
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in the life of a process")]
 enum Command {
-    /// See it work: a small shop is started, hurt and judged, in under a minute
+    /// See it work: a small shop is hurt and judged, in half a minute
     Demo(demo::Demo),
-    /// Run an experiment: prove it healthy, hurt it, judge it, undo everything, report
-    Run(run::Run),
-    /// Show what an experiment would hurt, when, how, and who undoes it; touch nothing
-    Plan(run::ShowPlan),
-    /// Find every mistake in experiment files
+    /// Write a first experiment, on a URL of yours, that passes
+    Init(init::Init),
+    /// Explain a kind of fault or probe, or a table of the file
+    Explain(explain::Explain),
+    /// Show what this machine and your rights can do
+    Doctor(doctor::Doctor),
+    /// Find every mistake in experiment files; touch nothing
     Check(check::Check),
+    /// Show what would be hurt, how, and who undoes it; touch nothing
+    Plan(run::ShowPlan),
+    /// Run an experiment: prove health, hurt, judge, undo, report
+    Run(run::Run),
     /// Do one kind of harm for a while, without a file
     Inject(inject::Inject),
-    /// Stop a living run: everything is undone
-    Halt(control::Halt),
-    /// Let the waiting step of a living run begin
+    /// Let the step that waits for a person begin
     Go(control::Go),
-    /// Write into a living run's journal what you know
+    /// Stop a run: everything is undone
+    Halt(control::Halt),
+    /// Write what you know into a run's journal
     Note(control::Note),
     /// Undo what dead runs still owe
     Recover(recover::Recover),
-    /// Explain a kind of fault, or list them
-    Explain(explain::Explain),
-    /// Show what this machine and these rights can do
-    Doctor(doctor::Doctor),
-    /// Print the JSON Schema of experiment files, for editors
+    /// Print the JSON Schema of experiment files
     Schema(schema::Schema),
     /// Print what a shell needs to complete our commands
     Completions(completions::Completions),
@@ -101,7 +157,8 @@ enum Command {
 /// Reads the process's arguments and does what they say.
 #[must_use]
 pub fn main() -> Exit {
-    let arguments = match Arguments::try_parse() {
+    let parsed = commands().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(why) => {
             let wrong = why.use_stderr();
@@ -126,6 +183,7 @@ pub fn main() -> Exit {
             Command::Demo(demo) => {
                 demo.run(stage.unwrap_or_else(|| demo::Stage::Shared(String::new()))).await
             }
+            Command::Init(init) => init.run().await,
             Command::Run(run) => run.run().await,
             Command::Plan(plan) => plan.run().await,
             Command::Check(check) => check.run(),
@@ -142,4 +200,33 @@ pub fn main() -> Exit {
             Command::Watchdog(watchdog) => watchdog.run().await,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_command_that_is_not_hidden_is_listed_once_and_the_list_fits_80_columns() {
+        let commands = commands();
+        commands.clone().debug_assert();
+        let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());
+        let shown: BTreeSet<&str> = shown.map(clap::Command::get_name).collect();
+        let listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        assert_eq!(shown, listed.iter().copied().collect());
+        assert_eq!(shown.len(), listed.len());
+        assert_eq!(listed.first(), Some(&"demo"), "the newcomer's first");
+        let help = commands.clone().render_help().to_string();
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+
+    #[test]
+    fn a_judgements_code_is_an_exit_of_its_own() {
+        for (exit, _) in Exit::ALL {
+            assert_eq!(Exit::of(*exit as u8), *exit);
+        }
+        assert_eq!(Exit::of(99), Exit::Bug);
+    }
 }

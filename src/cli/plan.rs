@@ -17,6 +17,7 @@ pub(super) fn print(plan: &Plan, json: bool) -> Exit {
             fields.insert("title".to_owned(), plan.experiment().title.clone().into());
             fields.insert("seed".to_owned(), plan.dice.seed().into());
             fields.insert("refusals".to_owned(), plan.refusals.clone().into());
+            fields.insert("warnings".to_owned(), plan.warnings().into());
             fields.insert("takes_ms".to_owned(), (plan.takes.as_secs_f64() * 1e3).into());
         }
         format!("{value}\n")
@@ -70,6 +71,9 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     for expectation in &told.expectations {
         line(format!("expects {}: {}", expectation.name, expectation.wants));
+    }
+    for warning in plan.warnings() {
+        line(format!("note    {warning}"));
     }
     if !plan.foreign.is_empty() {
         line(format!(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Exit;
+use super::faces::Format;
 use super::launch::{Asked, How, launch, load, surroundings};
 use crate::base::RunId;
 use crate::experiment::{Draft, Surroundings};
@@ -12,8 +13,8 @@ pub(super) struct Run {
     /// The experiment file
     file: PathBuf,
     /// Show the plan, touch nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[arg(long = "dry-run")]
+    only_plan: bool,
     #[command(flatten)]
     how: How,
 }
@@ -22,26 +23,30 @@ pub(super) struct Run {
 pub(super) struct ShowPlan {
     /// The experiment file
     file: PathBuf,
-    #[command(flatten)]
-    how: How,
+    /// Draw the same targets as a run with this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 impl Run {
     pub(super) async fn run(self) -> Exit {
-        go(self.file, self.dry_run, self.how).await
+        go(self.file, self.only_plan, self.how).await
     }
 }
 
 impl ShowPlan {
     pub(super) async fn run(self) -> Exit {
-        go(self.file, true, self.how).await
+        go(self.file, true, How::to_plan(self.seed, self.format)).await
     }
 }
 
 async fn go(file: PathBuf, dry: bool, how: How) -> Exit {
     let run = RunId::fresh();
     let mut around = if dry { Surroundings::pretended() } else { surroundings(run) };
-    match load(Draft::read(&file), &mut around) {
+    match load(Draft::read(&file), &mut around, true) {
         Ok(checked) => launch(checked, Asked { run, file: file.display().to_string(), dry }, how).await,
         Err(exit) => exit,
     }

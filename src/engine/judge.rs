@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::timeline::foresee;
-use super::verdict::Findings;
-use crate::base::unit;
+use super::verdict::{Finding, Findings};
+use crate::base::{Rate, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
@@ -58,19 +58,45 @@ pub(super) fn rules(experiment: &Experiment) -> Vec<Rule> {
     rules
 }
 
-/// When a fault was felt: from its injection until the system has recovered from it.
+/// When a fault was felt: each time from its injection until the system has recovered from it.
 #[derive(Debug, Clone, Default)]
 struct Scope {
-    from: Option<Duration>,
-    to: Option<Duration>,
+    /// Since when it is felt.
+    since: Option<Duration>,
+    /// When it was felt before, in order.
+    past: Vec<(Duration, Duration)>,
     /// Looks for the recovery, once the fault has ended.
     recovery: Option<Steady>,
 }
 
 impl Scope {
+    /// Whether it was felt at some moment between a look's intended start and its end.
     fn overlaps(&self, sample: &Sample) -> bool {
-        self.from.is_some_and(|from| from <= sample.ended) && self.to.is_none_or(|to| to >= sample.intended)
+        let mut late = self.past.iter().rev().take_while(|(_, to)| *to >= sample.intended);
+        self.since.is_some_and(|from| from <= sample.ended) || late.any(|(from, _)| *from <= sample.ended)
     }
+
+    fn felt(&self) -> bool {
+        self.since.is_some() || !self.past.is_empty()
+    }
+
+    fn ends(&mut self, at: Duration) {
+        self.recovery = None;
+        if let Some(since) = self.since.take() {
+            self.past.push((since, at.max(since)));
+        }
+    }
+}
+
+/// Whether the system is as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// Nobody can tell: nothing is promised.
+    Nothing,
+    /// Since then.
+    Since(Duration),
+    /// It is not, and too late: why.
+    Not(String),
 }
 
 /// The looks of one probe in one phase, and whether it was looked at all.
@@ -131,7 +157,13 @@ impl Judge {
     }
 
     fn rate(&self, probe: usize) -> f64 {
-        self.experiment.probes[probe].rate.map_or(1.0, crate::base::Rate::hertz)
+        rate(&self.experiment, probe)
+    }
+
+    /// How long a steady state takes at least to be seen: the time asked for, or until the slowest probe has looked
+    /// often enough.
+    pub(super) fn steady_takes(&self) -> Duration {
+        self.tracker(Duration::ZERO, None).map_or(self.experiment.steady_for, |steady| steady.takes())
     }
 
     /// The general promises with their looks a second: what the steady state and recovery are held against.
@@ -166,20 +198,9 @@ impl Judge {
     /// t = 0: from here on the guard watches.
     pub(super) fn zero(&mut self, now: Duration) {
         self.zero = Some(now);
-        let takes = foresee(&self.experiment).takes;
         let slice = slice_for(self.steady.as_ref().map(Steady::longest_burst).unwrap_or_default());
-        let alpha = self.experiment.guard.false_abort.share();
-        let settings = GuardSettings { alpha, planned: takes, undo: UNDO, tick: TICK, slice };
-        let watched = self.rules.iter().map(|rule| {
-            let rate = self.rate(rule.objective.probe);
-            let looks = rate * takes.as_secs_f64();
-            Watched {
-                objective: rule.objective.clone(),
-                rate,
-                budget_looks: budget_looks(self.experiment.guard.budget, &rule.objective, rate, looks),
-                start: now,
-            }
-        });
+        let settings = guard_settings(&self.experiment, slice);
+        let watched = self.rules.iter().map(|rule| watched(&self.experiment, rule, settings.planned, now));
         self.guard = Some(Guard::new(settings, watched.collect()));
         self.bounds = (!self.rules.is_empty()).then(|| {
             format!(
@@ -301,18 +322,15 @@ impl Judge {
 
     pub(super) fn fault_begins(&mut self, fault: usize, now: Duration) {
         let scope = &mut self.scopes[fault];
-        scope.from.get_or_insert(now);
-        scope.to = None;
+        scope.since.get_or_insert(now);
         scope.recovery = None;
     }
 
     pub(super) fn fault_ended(&mut self, fault: usize, now: Duration) {
-        if self.scopes[fault].from.is_some() {
-            let tracker = self.tracker(now, None);
-            let scope = &mut self.scopes[fault];
-            match tracker {
-                Some(recovery) => scope.recovery = Some(recovery),
-                None => scope.to = Some(now),
+        if self.scopes[fault].since.is_some() {
+            match self.tracker(now, None) {
+                Some(recovery) => self.scopes[fault].recovery = Some(recovery),
+                None => self.scopes[fault].ends(now),
             }
         }
     }
@@ -357,8 +375,7 @@ impl Judge {
             if let Some(recovery) = &mut scope.recovery
                 && let Progress::Held(stretch) = recovery.judge(now)
             {
-                scope.to = Some(stretch.began);
-                scope.recovery = None;
+                scope.ends(stretch.began);
             }
         }
         self.score();
@@ -370,15 +387,15 @@ impl Judge {
     }
 
     /// Since when the system is as it was, or why it is not; `None` while that is open.
-    pub(super) fn recovery(&mut self, now: Duration) -> Option<Result<Duration, String>> {
+    pub(super) fn recovery(&mut self, now: Duration) -> Option<Recovery> {
         self.recoveries(now);
-        let Some(recovery) = &mut self.recovery else { return Some(Ok(self.last_undo.unwrap_or(now))) };
+        let Some(recovery) = &mut self.recovery else { return Some(Recovery::Nothing) };
         match recovery.judge(now) {
             Progress::Watching { .. } => None,
-            Progress::Held(stretch) => Some(Ok(stretch.began)),
+            Progress::Held(stretch) => Some(Recovery::Since(stretch.began)),
             Progress::TooLate => {
                 let within = unit::say(self.experiment.recovery_within);
-                Some(Err(format!("no recovery within {within}: {}", recovery.why())))
+                Some(Recovery::Not(format!("no recovery within {within}: {}", recovery.why())))
             }
         }
     }
@@ -424,31 +441,27 @@ impl Judge {
         // From what the system has not recovered by now, it has not recovered.
         self.scopes.iter_mut().for_each(|scope| scope.recovery = None);
         self.score();
-        let ratios = self.rules.iter().filter(|r| matches!(r.objective.promise, Promise::Ratio { .. }));
-        let terms = Terms {
-            proof: self.experiment.proof,
-            alpha: self.experiment.guard.false_abort.share(),
-            objectives: ratios.count(),
-        };
+        let terms = terms(&self.experiment, &self.rules);
         let mut events = Vec::new();
         for (rule, score) in self.rules.iter().zip(&self.scores) {
-            let never = rule.during.is_some_and(|fault| self.scopes[fault].from.is_none());
+            let never = rule.during.is_some_and(|fault| !self.scopes[fault].felt());
             if never {
                 continue; // Its fault never came, which is told elsewhere.
             }
             let finding = score.judge(&terms);
             let (good, bad, _) = score.counts();
+            let found = Finding { severity: finding.used, why: finding.brief.clone() };
             let judgement = match finding.ruling {
                 Ruling::Passed => {
-                    findings.held.push(finding.why.clone());
+                    findings.held.push(found);
                     Judgement::Passed
                 }
                 Ruling::Failed => {
-                    findings.failed.push(finding.why.clone());
+                    findings.failed.push(found);
                     Judgement::Failed
                 }
                 Ruling::Inconclusive => {
-                    findings.open.push(finding.why.clone());
+                    findings.open.push(found.why);
                     Judgement::Inconclusive
                 }
             };
@@ -467,8 +480,33 @@ impl Judge {
     }
 }
 
+/// Looks a second of a probe.
+fn rate(experiment: &Experiment, probe: usize) -> f64 {
+    experiment.probes[probe].rate.map_or(1.0, Rate::hertz)
+}
+
+/// What the guard of an experiment goes by.
+pub(super) fn guard_settings(experiment: &Experiment, slice: Duration) -> GuardSettings {
+    let planned = foresee(experiment).takes;
+    GuardSettings { alpha: experiment.guard.false_abort.share(), planned, undo: UNDO, tick: TICK, slice }
+}
+
+/// One promise as the guard watches it over a run of the `planned` length.
+pub(super) fn watched(experiment: &Experiment, rule: &Rule, planned: Duration, start: Duration) -> Watched {
+    let rate = rate(experiment, rule.objective.probe);
+    let looks = rate * planned.as_secs_f64();
+    let budget_looks = budget_looks(experiment.guard.budget, &rule.objective, rate, looks);
+    Watched { objective: rule.objective.clone(), rate, budget_looks, start }
+}
+
+/// The terms of the judgement on a run.
+pub(super) fn terms(experiment: &Experiment, rules: &[Rule]) -> Terms {
+    let ratios = rules.iter().filter(|rule| matches!(rule.objective.promise, Promise::Ratio { .. }));
+    Terms { proof: experiment.proof, alpha: experiment.guard.false_abort.share(), objectives: ratios.count() }
+}
+
 /// What an objective may spend in this run, in bad looks.
-pub(super) fn budget_looks(budget: Option<Budget>, objective: &Objective, rate: f64, looks: f64) -> f64 {
+fn budget_looks(budget: Option<Budget>, objective: &Objective, rate: f64, looks: f64) -> f64 {
     let Promise::Ratio { p0, .. } = objective.promise else { return f64::INFINITY };
     match budget {
         None => default_budget(p0, looks),
@@ -501,5 +539,264 @@ fn totals(tally: &Tally) -> Totals {
             .take(8)
             .map(|(why, count)| Reason { why: why.to_string(), count })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::written;
+    use super::*;
+    use crate::probe::Phases;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// One probe, promised 90 % and 95 % below 50 ms; instead, during `lasting`, 50 % and no outage longer than 2 s.
+    const TEXT: &str = r#"
+title = "t"
+[steady_state]
+for = "1s"
+[probe.p.tcp]
+address = "127.0.0.1:9"
+rate = "100/s"
+[probe.other.tcp]
+address = "127.0.0.1:9"
+rate = "100/s"
+[slo.s]
+probe = "p"
+availability = "90%"
+latency = [{ percentile = "p95", below = "50ms" }]
+[slo.s.during.lasting]
+availability = "50%"
+longest_outage = "2s"
+[fault.lasting.exec]
+inject = ["true"]
+undo = ["true"]
+at = "1s"
+for = "1s"
+[fault.other.exec]
+inject = ["true"]
+undo = ["true", "other"]
+at = "5s"
+for = "1s"
+"#;
+
+    fn judge_of(text: &str) -> Judge {
+        Judge::new(&Arc::new(written(text)))
+    }
+
+    fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
+        let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
+        Look { probe, sample, phases: Phases::default() }
+    }
+
+    fn feed(judge: &mut Judge, look: &Look) {
+        judge.begun(look.probe, look.sample.intended);
+        judge.settled(look);
+    }
+
+    /// Good looks of the first probe every 10 ms.
+    fn good(judge: &mut Judge, from: u32, to: u32) {
+        for n in from..to {
+            feed(judge, &look(0, n * 10 * MS, MS, Outcome::Good));
+        }
+    }
+
+    /// How many looks each rule was judged by.
+    fn counted(judge: &mut Judge) -> Vec<u64> {
+        judge.conclude(&mut Findings::default());
+        judge.scores.iter().map(Score::counts).map(|(good, bad, missed)| good + bad + missed).collect()
+    }
+
+    #[test]
+    fn rules_are_named_by_what_they_promise_and_when() {
+        let names: Vec<String> = rules(&written(TEXT)).into_iter().map(|rule| rule.objective.name).collect();
+        assert_eq!(
+            names,
+            [
+                "s availability 90%",
+                "s p95 below 50 ms",
+                "s availability 50% during lasting",
+                "s no outage longer than 2 s during lasting"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_look_is_held_against_what_stands_while_a_fault_is_felt_and_until_the_system_has_recovered() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        good(&mut judge, 0, 200);
+        assert!(judge.steady(2_000 * MS).is_some());
+        judge.zero(2_000 * MS);
+        good(&mut judge, 200, 300);
+        judge.fault_begins(0, 3_000 * MS);
+        (300..400).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        judge.fault_ended(0, 4_000 * MS);
+        // It takes half a second more until it is well again.
+        (400..450).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        good(&mut judge, 450, 700);
+        let _ = judge.abort(7_000 * MS);
+        judge.last_undo(7_000 * MS);
+        good(&mut judge, 700, 800);
+        // 2 to 3 s and 4.5 to 7 s in general; 3 to 4.5 s, the first good look included, during the fault.
+        assert_eq!(counted(&mut judge), [349, 349, 151, 151]);
+        assert!(
+            judge.tallies().len() == 3,
+            "steady, faults and recovery of the one probe that was looked with"
+        );
+    }
+
+    #[test]
+    fn a_fault_that_is_over_when_done_is_judged_until_it_is_not_felt_any_more() {
+        let text = TEXT
+            .replace(
+                "[fault.other.exec]\ninject = [\"true\"]\nundo = [\"true\", \"other\"]",
+                "[fault.other.kill]\ntarget = { listen = 9 }",
+            )
+            .replace("at = \"5s\"\nfor = \"1s\"", "at = \"5s\"");
+        let mut judge = judge_of(&text);
+        judge.steady_begins(Duration::ZERO);
+        good(&mut judge, 0, 200);
+        judge.zero(2_000 * MS);
+        judge.fault_begins(1, 2_000 * MS);
+        judge.fault_ended(1, 2_010 * MS);
+        judge.last_undo(2_010 * MS);
+        (201..300).for_each(|n| feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Bad)));
+        good(&mut judge, 300, 500);
+        assert_eq!(judge.recovery(5_000 * MS), Some(Recovery::Since(3_000 * MS)));
+        let mut findings = Findings::default();
+        judge.conclude(&mut findings);
+        assert_eq!(judge.scores[0].counts(), (1, 99, 0));
+        assert!(
+            findings.failed[0].why.starts_with("s availability 90%: 99 of 100 looks bad (99 %)"),
+            "{findings:?}"
+        );
+        assert!(findings.failed[0].severity > 9.0);
+    }
+
+    #[test]
+    fn a_fault_felt_twice_leaves_the_time_between_to_the_general_promises() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        judge.zero(Duration::ZERO);
+        for began in [1_000, 4_000] {
+            judge.fault_begins(0, began * MS);
+            good(&mut judge, began / 10, began / 10 + 100);
+            judge.fault_ended(0, (began + 1_000) * MS);
+            good(&mut judge, began / 10 + 100, began / 10 + 300);
+            let _ = judge.abort((began + 3_000) * MS);
+        }
+        assert_eq!(judge.scopes[0].past.len(), 2);
+        let between = look(0, 3_500 * MS, MS, Outcome::Good).sample;
+        assert!(judge.in_force(0, &between) && !judge.in_force(2, &between));
+        for during in [1_500, 4_500] {
+            let during = look(0, during * MS, MS, Outcome::Good).sample;
+            assert!(!judge.in_force(0, &during) && judge.in_force(2, &during));
+        }
+    }
+
+    #[test]
+    fn a_slow_look_counts_before_it_has_settled() {
+        let mut judge = judge_of(
+            &TEXT.replace("for = \"1s\"\n[probe", "for = \"1s\"\n[guard]\nbudget = \"5 looks\"\n[probe"),
+        );
+        judge.steady_begins(Duration::ZERO);
+        judge.zero(Duration::ZERO);
+        (0..5).for_each(|n| judge.begun(0, n * 10 * MS));
+        assert_eq!(judge.abort(60 * MS), None);
+        let why = judge.abort(100 * MS).unwrap();
+        assert!(why.starts_with("s p95 below 50 ms: 5 of 5 bad looks are spent"), "{why}");
+    }
+
+    #[test]
+    fn looks_of_a_probe_nothing_is_promised_of_are_tallied_and_judged_by_nobody() {
+        let mut judge = judge_of(TEXT);
+        judge.steady_begins(Duration::ZERO);
+        for n in 0..300 {
+            feed(&mut judge, &look(1, n * 10 * MS, MS, Outcome::Bad));
+            feed(&mut judge, &look(0, n * 10 * MS, MS, Outcome::Good));
+        }
+        assert!(judge.steady(3_000 * MS).is_some());
+        judge.zero(3_000 * MS);
+        (300..400).for_each(|n| feed(&mut judge, &look(1, n * 10 * MS, MS, Outcome::Missed)));
+        assert_eq!(judge.abort(4_000 * MS), None);
+        assert_eq!(judge.counts(1), (0, 0, 100));
+        assert_eq!(counted(&mut judge), [0; 4]);
+    }
+
+    #[test]
+    fn missed_looks_over_one_percent_are_our_own_fault() {
+        for (missed, starved) in [(10, false), (11, true)] {
+            let mut judge = judge_of(TEXT);
+            judge.steady_begins(Duration::ZERO);
+            judge.zero(Duration::ZERO);
+            good(&mut judge, 0, 1_000 - missed);
+            (1_000 - missed..1_000).for_each(|n| judge.settled(&look(0, n * 10 * MS, MS, Outcome::Missed)));
+            let mut findings = Findings::default();
+            judge.conclude(&mut findings);
+            assert_eq!(findings.starved.is_some(), starved, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_steady_state_takes_as_long_as_its_slowest_probe_needs() {
+        let slow = TEXT
+            .replace("rate = \"100/s\"", "every = \"10s\"")
+            .replace("for = \"1s\"\n[probe", "for = \"200s\"\n[probe");
+        let takes = judge_of(&slow).steady_takes();
+        assert!(takes > Duration::from_secs(210), "{takes:?}");
+        assert!(judge_of(TEXT).steady_takes() < Duration::from_millis(1_100));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        // Whatever happens when: every look from t = 0 on is judged once by each promise in force, by no other.
+        #[test]
+        fn every_look_is_counted_once_by_the_promises_in_force(
+            outcomes in proptest::collection::vec(0_u8..10, 800),
+            under_way in 0_usize..60,
+            began in 210_u32..400,
+            lasted in 1_u32..150,
+            again in prop::option::of(1_u32..300),
+        ) {
+            let mut judge = judge_of(TEXT);
+            judge.steady_begins(Duration::ZERO);
+            good(&mut judge, 0, 200);
+            judge.zero(2_000 * MS);
+            let ended = began + lasted;
+            let second = again.map(|again| (ended + again, ended + again + lasted));
+            // Each look takes until so many later ones have begun.
+            let took = 10 * MS * under_way as u32;
+            let looks: Vec<Look> = (200_u32..).zip(outcomes).map(|(n, outcome)| {
+                let outcome = match outcome { 0 => Outcome::Missed, 1 => Outcome::Bad, _ => Outcome::Good };
+                look(0, n * 10 * MS, took, outcome)
+            }).collect();
+            for step in 0..looks.len() + under_way {
+                let n = step as u32 + 200;
+                let now = n * 10 * MS;
+                if n == began || second.is_some_and(|(began, _)| n == began) { judge.fault_begins(0, now); }
+                if n == ended || second.is_some_and(|(_, ended)| n == ended) { judge.fault_ended(0, now); }
+                if let Some(look) = looks.get(step) { judge.begun(0, look.sample.intended); }
+                if let Some(look) = step.checked_sub(under_way).and_then(|step| looks.get(step)) {
+                    judge.settled(look);
+                }
+                let _ = judge.abort(now);
+            }
+            judge.last_undo(20_000 * MS);
+            let totals = counted(&mut judge);
+            let felt = |look: &&Look| judge.scopes[0].overlaps(&look.sample);
+            let during = looks.iter().filter(felt).count() as u64;
+            prop_assert_eq!(&totals, &[800 - during, 800 - during, during, during]);
+            for (score, during) in judge.scores.iter().zip([false, false, true, true]) {
+                let mine = looks.iter().filter(|look| felt(look) == during);
+                let missed = mine.filter(|look| look.sample.outcome == Outcome::Missed).count() as u64;
+                prop_assert_eq!(score.counts().2, missed);
+            }
+            let tally = &judge.tallies[0][Part::Faults as usize];
+            prop_assert_eq!(tally.good() + tally.bad() + tally.missed(), 800);
+        }
     }
 }

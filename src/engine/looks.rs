@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::run::RunError;
 use crate::base::{Clock, Dice};
-use crate::experiment::Experiment;
-use crate::experiment::model::Once;
+use crate::experiment::model::{Once, Probe};
+use crate::experiment::{Count, Experiment};
 use crate::probe::schedule::{self, Look, News, Schedule};
 use crate::probe::{AnyProber, Setting};
 
@@ -18,7 +18,7 @@ pub(super) type Probers = Vec<Arc<AnyProber>>;
 
 /// Makes all probers: reads files, touches nothing.
 pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
-    let prober = |probe: &crate::experiment::model::Probe| {
+    let prober = |probe: &Probe| {
         let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
         let named = |why| RunError::Probe { probe: probe.name.clone(), why };
         probe.look.prober(&setting).map(Arc::new).map_err(named)
@@ -65,8 +65,7 @@ impl Looking {
     }
 }
 
-/// Makes the checks of one moment, one look each, several times for at most so long until they are good;
-/// the last look of each.
+/// Makes the checks of one moment, one look each.
 pub(super) async fn check(
     experiment: Arc<Experiment>,
     probers: Probers,
@@ -86,25 +85,25 @@ pub(super) fn filled(
     probers: &Probers,
     counts: impl Fn(usize) -> (u64, u64, u64),
 ) -> Probers {
-    let word = |text: &str| {
-        experiment.probes.iter().enumerate().fold(text.to_owned(), |text, (n, probe)| {
-            let (good, bad, total) = counts(n);
-            [("good", good), ("bad", bad), ("total", total)].iter().fold(text, |text, (what, count)| {
-                text.replace(&format!("${{probe.{}.{what}}}", probe.name), &count.to_string())
+    // A name that `each` multiplied stands for all of its probes.
+    let all = |name: &str, what: Count| -> u64 {
+        let multiplied = format!("{name}.");
+        let named = experiment.probes.iter().enumerate();
+        let named = named.filter(|(_, probe)| probe.name == name || probe.name.starts_with(&multiplied));
+        named
+            .map(|(n, _)| match (what, counts(n)) {
+                (Count::Good, (good, ..)) => good,
+                (Count::Bad, (_, bad, _)) => bad,
+                (Count::Total, (.., total)) => total,
             })
-        })
+            .sum()
     };
-    let fill = |(n, probe): (usize, &crate::experiment::model::Probe)| {
+    let filled = |probe: &Probe| {
         let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
-        let filled = probe.look.filled(word)?;
-        filled.prober(&setting).ok().map(Arc::new).or_else(|| probers.get(n).cloned())
+        probe.late.as_ref()?.look(all)?.prober(&setting).ok().map(Arc::new)
     };
-    experiment
-        .probes
-        .iter()
-        .enumerate()
-        .map(|(n, probe)| fill((n, probe)).unwrap_or_else(|| probers[n].clone()))
-        .collect()
+    let with = |(probe, prober): (&Probe, &Arc<AnyProber>)| filled(probe).unwrap_or_else(|| prober.clone());
+    experiment.probes.iter().zip(probers).map(with).collect()
 }
 
 /// The longest any look may take to settle.

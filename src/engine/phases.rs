@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::conduct::{Conductor, with_log};
+use super::judge::Recovery;
 use super::looks::{self, Looking, Probers};
 use super::pay::{Unpaid, settle};
 use super::run::Report;
-use super::verdict::{Findings, judge};
+use super::verdict::{Finding, Findings, SEVERE, judge};
 use crate::base::unit;
-use crate::event::{Phase, StopReason, What};
+use crate::event::{Phase, What};
 use crate::experiment::model::Once;
 use crate::fault::{AnyOwed, Effect};
 use crate::hands::service::Told;
@@ -24,11 +25,12 @@ const IDLE: Duration = Duration::from_millis(100);
 const SETTLING: Duration = Duration::from_secs(2);
 
 impl Conductor<'_> {
-    /// Does something on the workers, taking turns meanwhile; `None` when the run is stopped before it is
-    /// done: then it is dropped.
+    /// Does something on the workers, taking turns meanwhile; `None` when it failed, or is not wanted any more
+    /// before it is done: then it is dropped.
     async fn meanwhile<T: Send + 'static>(
         &mut self,
         work: impl Future<Output = T> + Send + 'static,
+        wanted: impl Fn(&Self) -> bool,
     ) -> Option<T> {
         let mut work = self.workers.spawn(work);
         loop {
@@ -36,12 +38,16 @@ impl Conductor<'_> {
             tokio::select! {
                 biased;
                 done = &mut work => return done.ok(),
-                () = self.turn(until) => if self.stop.is_some() {
+                () = self.turn(until) => if !wanted(self) {
                     work.abort();
                     return work.await.ok();
                 }
             }
         }
+    }
+
+    fn undisturbed(&self) -> bool {
+        self.stop.is_none()
     }
 
     async fn turns_until(&mut self, over: impl Fn(&mut Self) -> bool) {
@@ -65,22 +71,22 @@ impl Conductor<'_> {
         let (run, log, told) = (self.world.run, self.log.clone(), told.clone());
         let (asked, directory, folder) =
             (experiment.services.clone(), experiment.directory.clone(), folder.to_owned());
-        let started = self
-            .meanwhile(async move { services.start(run, asked, directory, folder, log, told).await })
-            .await;
-        match started {
+        let starting = async move { services.start(run, asked, directory, folder, log, told).await };
+        match self.meanwhile(starting, Self::undisturbed).await {
             Some(Ok(())) => {}
             Some(Err(why)) => return self.unhealthy(&why),
             None => return false,
         }
-        if let Some(why) = self.checks(&probers, Once::Before).await {
-            return self.unhealthy(&why);
+        match self.checks(&probers, Once::Before, Self::undisturbed).await {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return self.unhealthy(&why),
+            None => return false,
         }
         let looking = Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers);
         self.looking = Some((looking, probers));
         let begun = self.clock.now();
         self.judge.steady_begins(begun);
-        let give_up = begun + experiment.steady_for + looks::longest(&experiment) + SETTLING;
+        let give_up = begun + self.judge.steady_takes() + looks::longest(&experiment) + SETTLING;
         loop {
             let now = self.clock.now();
             if self.stop.is_some() {
@@ -105,22 +111,27 @@ impl Conductor<'_> {
         false
     }
 
-    /// The checks of one moment; why they are not good, if they are not.
-    async fn checks(&mut self, probers: &Probers, once: Once) -> Option<String> {
+    /// The checks of one moment: whether they are good, and why not; `None` when they were not made to their end.
+    async fn checks(
+        &mut self,
+        probers: &Probers,
+        once: Once,
+        wanted: impl Fn(&Self) -> bool,
+    ) -> Option<Result<(), String>> {
         let experiment = self.experiment();
         if !experiment.probes.iter().any(|probe| probe.once == Some(once)) {
-            return None;
+            return Some(Ok(()));
         }
         let checking = looks::check(experiment.clone(), probers.clone(), once, self.clock);
-        let looks = self.meanwhile(checking).await?;
-        let mut wrong = None;
+        let looks = self.meanwhile(checking, wanted).await?;
+        let mut wrong = Ok(());
         for look in looks {
             self.heard_look(&look);
             if look.sample.outcome != Outcome::Good && !experiment.probes[look.probe].observe_only {
-                wrong.get_or_insert_with(|| said(&experiment.probes[look.probe].name, &look));
+                wrong = wrong.and_then(|()| Err(said(&experiment.probes[look.probe].name, &look)));
             }
         }
-        wrong
+        Some(wrong)
     }
 
     /// Faults by their timeline, until all is done and undone, or the run is stopped.
@@ -149,7 +160,7 @@ impl Conductor<'_> {
                 with_log(&log, move |log| log.undone(number).map_err(|why| why.to_string())).await?
             };
             // Never dropped half done: a stop changes nothing any more.
-            let mut paying = self.workers.spawn(paying);
+            let mut paying = self.hands.spawn(paying);
             let result = loop {
                 let until = self.clock.now() + IDLE;
                 tokio::select! {
@@ -159,9 +170,10 @@ impl Conductor<'_> {
                 }
             };
             if let Err(why) = result {
-                self.unpaid.push(Unpaid::of(&entry, why));
+                self.not_undone(Unpaid::of(&entry, why));
             }
         }
+        self.unwound = true;
         self.judge.last_undo(self.clock.now());
     }
 
@@ -172,39 +184,38 @@ impl Conductor<'_> {
         let begun = self.clock.now();
         let give_up = begun
             + experiment.recovery_within
-            + experiment.steady_for
+            + self.judge.steady_takes()
             + looks::longest(&experiment)
             + SETTLING;
-        let impatient = self.stop.as_ref().is_some_and(|stop| stop.because == StopReason::Terminate);
-        let mut recovered = None;
-        while !(impatient || self.impatient) && recovered.is_none() && self.clock.now() < give_up {
+        let mut recovered = self.judge.recovery(begun);
+        while !self.hurried() && recovered.is_none() && self.clock.now() < give_up {
             self.turn(self.clock.now() + IDLE).await;
             recovered = self.judge.recovery(self.clock.now());
         }
+        let waited = self.clock.now().saturating_sub(begun);
         let (yes, took, why) = match recovered {
-            Some(Ok(began)) => {
+            Some(Recovery::Nothing) => {
+                (true, Duration::ZERO, "nothing is promised, so nothing had to recover".to_owned())
+            }
+            Some(Recovery::Since(began)) => {
                 let took = began.saturating_sub(begun);
                 (true, took, format!("every promise held again {} after the last undo", unit::say(took)))
             }
-            Some(Err(why)) => (false, self.clock.now().saturating_sub(begun), why),
-            None => {
-                let why = if impatient || self.impatient {
-                    "recovery was not watched to its end: stopped".to_owned()
-                } else {
-                    format!("no recovery within {}", unit::say(experiment.recovery_within))
-                };
-                (false, self.clock.now().saturating_sub(begun), why)
+            Some(Recovery::Not(why)) => (false, waited, why),
+            None if self.hurried() => {
+                (false, waited, "recovery was not watched to its end: stopped".to_owned())
             }
+            None => (false, waited, format!("no recovery within {}", unit::say(experiment.recovery_within))),
         };
-        if !(yes || impatient || self.impatient) {
-            self.findings.failed.push(why.clone());
+        if !(yes || self.hurried()) {
+            self.findings.failed.push(Finding { severity: SEVERE, why: why.clone() });
         }
         self.tell(What::Recovered { yes, took_ms: took.as_secs_f64() * 1e3, why });
-        if let (Some((_, probers)), false) = (&self.looking, self.impatient || impatient) {
+        if let (Some((_, probers)), false) = (&self.looking, self.hurried()) {
             let probers = probers.clone();
             let filled = looks::filled(&experiment, &probers, |probe| self.judge.counts(probe));
-            if let Some(why) = self.checks(&filled, Once::After).await {
-                self.findings.failed.push(why);
+            if let Some(Err(why)) = self.checks(&filled, Once::After, |run| !run.hurried()).await {
+                self.findings.failed.push(Finding { severity: SEVERE, why });
             }
         }
     }
@@ -219,10 +230,8 @@ impl Conductor<'_> {
             })
             .await;
         }
-        let order: Vec<String> =
-            self.experiment().services.iter().map(|service| service.name.clone()).collect();
         let (services, log) = (self.world.services.clone(), self.log.clone());
-        let mut stopping = self.workers.spawn(async move { services.stop(order, log).await });
+        let mut stopping = self.workers.spawn(async move { services.stop(log).await });
         let unpaid = loop {
             let until = self.clock.now() + IDLE;
             tokio::select! {
@@ -232,12 +241,7 @@ impl Conductor<'_> {
             }
         };
         for one in unpaid {
-            self.tell(What::NotUndone {
-                fault: one.fault.clone(),
-                why: one.why.clone(),
-                by_hand: one.by_hand.clone(),
-            });
-            self.unpaid.push(one);
+            self.not_undone(one);
         }
     }
 
@@ -252,15 +256,22 @@ impl Conductor<'_> {
         }
         if findings.unhealthy.is_none() && self.judging() {
             for (fault, fared) in experiment.faults.iter().zip(&self.fared) {
-                if let Some(Effect::Mismatch(figures)) = &fared.effect {
-                    findings.open.push(format!("fault `{}` did not take hold: {figures}", fault.name));
+                match &fared.effect {
+                    Some(Effect::Mismatch(figures)) => {
+                        findings.open.push(format!("fault `{}` did not take hold: {figures}", fault.name));
+                    }
+                    None if fared.unmeasured => findings.open.push(format!(
+                        "fault `{}` was over before its effect was measured: let it last longer",
+                        fault.name
+                    )),
+                    _ => {}
                 }
             }
             for (asked, expected) in experiment.expects.iter().zip(&self.expected) {
                 let sentence = format!("expectation `{}`: {}", asked.name, expected.why);
                 match expected.met {
-                    Some(true) => findings.held.push(sentence),
-                    Some(false) => findings.failed.push(sentence),
+                    Some(true) => findings.met += 1,
+                    Some(false) => findings.failed.push(Finding { severity: SEVERE, why: sentence }),
                     None => findings.open.push(format!("expectation `{}` was not decided", asked.name)),
                 }
             }

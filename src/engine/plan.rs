@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::judge::rules;
+use super::judge::{guard_settings, rules, terms, watched};
 use super::timeline::foresee;
 use super::world::World;
 use crate::base::{Dice, Rate, RunId, unit};
@@ -15,7 +15,7 @@ use crate::experiment::Experiment;
 use crate::experiment::model::{Fault, Moment, Sees};
 use crate::fault::{Entry, Refusal};
 use crate::host::target::Selector;
-use crate::slo::Promise;
+use crate::slo::{Objective, Promise, Rehearsal, SHORTEST_SLICE, plan_warnings, rehearse};
 use crate::undo::{Claim, Record};
 
 /// A plan: printable, and the same again from the same seed.
@@ -51,6 +51,11 @@ impl Plan {
         let mut targets = 0;
         if let Some(window) = experiment.blast_radius.window.as_ref().filter(|window| !window.holds(now)) {
             refusals.push(format!("it is outside of the [blast_radius] window `{window}`; come back then"));
+        }
+        if let Some(switch) =
+            experiment.guard.kill_switch.as_ref().filter(|path| path.symlink_metadata().is_ok())
+        {
+            refusals.push(format!("the kill switch {} is pulled: remove that file first", switch.display()));
         }
         let foreseen = foresee(&experiment);
         for (fault, begins) in experiment.faults.iter().zip(&foreseen.begins) {
@@ -143,6 +148,36 @@ impl Plan {
         }
     }
 
+    /// What a person should know beforehand, one sentence each: what cannot be shown, what may be stopped by chance,
+    /// and what the guard would find how soon. Rehearses the guard: some milliseconds an objective.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let (experiment, rules) = (&self.experiment, rules(&self.experiment));
+        if rules.is_empty() {
+            return vec![
+                "no SLO is judged: nothing can abort this run but a person or its max_duration".to_owned(),
+            ];
+        }
+        let (settings, terms) = (guard_settings(experiment, SHORTEST_SLICE), terms(experiment, &rules));
+        let mut warnings = Vec::new();
+        for rule in &rules {
+            let watched = watched(experiment, rule, self.takes, Duration::ZERO);
+            let looks = watched.rate * self.takes.as_secs_f64();
+            if rule.during.is_none() {
+                let budget = watched.budget_looks;
+                let found =
+                    plan_warnings(&rule.objective, looks, watched.rate, budget, settings.undo, &terms);
+                warnings.extend(found);
+            }
+            if looks < MOST_REHEARSED
+                && let Some(foretold) = rehearse(&settings, &watched, terms.objectives, REHEARSALS, self.dice)
+            {
+                warnings.push(say_rehearsal(&rule.objective, &foretold));
+            }
+        }
+        warnings
+    }
+
     /// Whether a person must agree first: something is hurt that the experiment did not start.
     #[must_use]
     pub fn needs_consent(&self) -> bool {
@@ -164,8 +199,13 @@ impl Plan {
             return Err(self.refusals);
         }
         if self.needs_consent() && word != Some(self.consent()) {
+            let why = if self.foreign.is_empty() {
+                "[blast_radius] asks that somebody confirms it, and nobody did"
+            } else {
+                "it hurts what it did not start, and nobody agreed to that"
+            };
             return Err(vec![format!(
-                "it hurts what it did not start, and nobody agreed to that; type `{0}` when asked, or give `--confirm {0}`",
+                "{why}; type `{0}` when asked, or give `--confirm {0}`",
                 self.consent()
             )]);
         }
@@ -191,6 +231,27 @@ impl Armed {
     pub fn claims(&self) -> &[Claim] {
         &self.plan.claims
     }
+}
+
+/// Made-up runs of each sort.
+const REHEARSALS: u32 = 50;
+/// A plan of more looks is not rehearsed: that would take seconds.
+const MOST_REHEARSED: f64 = 200_000.0;
+
+fn say_rehearsal(objective: &Objective, foretold: &Rehearsal) -> String {
+    let Promise::Ratio { p0, .. } = objective.promise else { return String::new() };
+    let (name, runs, percent) =
+        (&objective.name, foretold.runs, |share: f64| (share * 1000.0).round() / 10.0);
+    let breach = percent((5.0 * p0).min(1.0));
+    let found = match foretold.after {
+        Some((p50, _)) => format!(
+            "the guard stops {} % of {runs} rehearsed runs when {breach} % of looks turn bad, half of them within {}",
+            percent(foretold.found),
+            unit::say(p50)
+        ),
+        None => format!("the guard stops none of {runs} rehearsed runs when {breach} % of looks turn bad"),
+    };
+    format!("{name}: {found}; and {} % when half of what is tolerated is", percent(foretold.false_aborts))
 }
 
 async fn look(

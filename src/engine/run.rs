@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 
-use super::conduct::{Conductor, Inputs};
+use super::conduct::{Conductor, Inputs, Threads};
 use super::control;
 use super::pay::Unpaid;
 use super::plan::Armed;
@@ -13,13 +13,13 @@ use super::verdict::Judgement;
 use super::watchdog::{Watchdog, WatchdogError};
 use super::world::World;
 use crate::base::Clock;
-use crate::event::{Listener, StopReason};
+use crate::event::{Listener, StopReason, What};
 use crate::fault::Entry;
 use crate::host::process::boot_id;
+use crate::probe::schedule::News;
 use crate::undo::{Header, LogError, UndoLog};
 
-/// Looks and orders wait in queues of this length; a flood beyond it waits in the probes, who count it as
-/// their own lateness.
+/// Looks wait in a queue of this length; a flood beyond it waits in the probes, who count it as their own lateness.
 const QUEUE: usize = 16_384;
 
 /// Where a run is kept, and what it runs on.
@@ -30,12 +30,16 @@ pub struct Setting {
     pub folder: PathBuf,
     /// The run's clock.
     pub clock: Clock,
-    /// The runtime on which probes look and steps of faults run.
+    /// The runtime on which probes look, and services are started.
     pub workers: tokio::runtime::Handle,
+    /// The runtime on which faults are injected and undone: nothing else runs there, so that undoing never waits.
+    pub hands: tokio::runtime::Handle,
     /// Turns when a signal asks us to stop.
     pub signals: watch::Receiver<Option<StopReason>>,
     /// Orders from this terminal (Enter), beside those from other ones.
     pub orders: (mpsc::Sender<control::Order>, mpsc::Receiver<control::Order>),
+    /// Looks from elsewhere, beside those of the experiment's own probes.
+    pub looks: (mpsc::Sender<News>, mpsc::Receiver<News>),
 }
 
 /// Why nothing was hurt.
@@ -72,6 +76,12 @@ pub fn orders() -> (mpsc::Sender<control::Order>, mpsc::Receiver<control::Order>
     mpsc::channel(16)
 }
 
+/// A queue for looks, as [`Setting::looks`] wants it.
+#[must_use]
+pub fn looks() -> (mpsc::Sender<News>, mpsc::Receiver<News>) {
+    mpsc::channel(QUEUE)
+}
+
 /// Runs an armed experiment. Above the line anything may refuse; below it every step returns a value, so
 /// that nothing can jump over the undo.
 ///
@@ -83,7 +93,7 @@ pub async fn run(
     setting: Setting,
     listener: &mut dyn Listener,
 ) -> Result<Report, RunError> {
-    let Setting { state, folder, clock, workers, signals, orders } = setting;
+    let Setting { state, folder, clock, workers, hands, signals, orders, looks } = setting;
     let experiment = armed.experiment().clone();
     let probers = super::looks::probers(&experiment)?;
     let header = Header {
@@ -103,13 +113,18 @@ pub async fn run(
             return Err(why.into());
         }
     };
-    // A run that cannot be spoken to is still a run: signals reach it.
-    let _ = control::listen(&undo_log.socket(), orders.0.clone());
-    let (looks, services) = (mpsc::channel(QUEUE), mpsc::channel(256));
+    let spoken_to = control::listen(&undo_log.socket(), orders.0.clone());
+    let services = mpsc::channel(256);
     let inputs = Inputs { looks: looks.1, orders: orders.1, signals, services: services.1 };
     let undo_log = Arc::new(Mutex::new(undo_log));
-    let mut run = Conductor::new(armed, world, clock, undo_log.clone(), watchdog, workers, listener, inputs);
+    let threads = Threads { workers, hands };
+    let mut run = Conductor::new(armed, world, clock, undo_log.clone(), watchdog, threads, listener, inputs);
     // ------------------------------ the line: no `?` below ------------------------------
+    if let Err(why) = spoken_to {
+        // It is still a run: signals reach it.
+        let text = format!("`brownout halt`, `go` and `note` cannot reach this run: its socket: {why}");
+        run.tell(What::Warning { text });
+    }
     let healthy = run.start_and_prove(probers, &looks.0, &services.0, &folder).await;
     if healthy {
         run.conduct().await;
@@ -120,9 +135,7 @@ pub async fn run(
     }
     run.stop_services().await;
     let report = run.conclude();
-    if report.unpaid.is_empty() {
-        run.dismiss_watchdog();
-    } // Else it lives on past us, and tries once more when we are gone.
+    run.part_with_watchdog(!report.unpaid.is_empty());
     drop(run);
     if let Some(log) = Arc::into_inner(undo_log).and_then(|log| log.into_inner().ok()) {
         let _ = log.close(); // A file that stays owes nothing, and `recover` removes it.

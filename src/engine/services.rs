@@ -1,6 +1,6 @@
 //! What the experiment itself starts: in the order of their needs, each recorded before it exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,14 +20,14 @@ use crate::undo::{Number, Record};
 #[derive(Debug, Clone, Default)]
 pub struct Services {
     running: Arc<Mutex<BTreeMap<String, Up>>>,
+    /// Those that are ready. By itself, because whoever decides must not wait for one who asks the system something.
+    ready: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Debug)]
 struct Up {
     running: Running,
-    ready: bool,
     number: Number,
-    entry: Entry,
 }
 
 impl Services {
@@ -59,15 +59,17 @@ impl Services {
     /// Whether it is ready, and none of these processes is its main one.
     #[must_use]
     pub fn is_back(&self, name: &str, hit: &[Identity]) -> bool {
-        self.lock().get(name).is_some_and(|up| {
-            up.ready && up.running.main().is_some_and(|main| !hit.contains(main.identity()))
-        })
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        ready && self.main(name).is_some_and(|main| !hit.contains(main.identity()))
     }
 
     /// Remembers whether it is ready.
     pub(super) fn ready(&self, name: &str, ready: bool) {
-        if let Some(up) = self.lock().get_mut(name) {
-            up.ready = ready;
+        let mut names = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
         }
     }
 
@@ -100,50 +102,41 @@ impl Services {
             .await?
             .map_err(|why| why.to_string())?;
             let running = service::start(spec, told.clone()).await.map_err(|why| why.to_string())?;
-            self.lock().insert(service.name.clone(), Up { running, ready: true, number, entry });
+            self.lock().insert(service.name.clone(), Up { running, number });
         }
         Ok(())
     }
 
-    /// Stops all, those that others need last; what could not be stopped.
-    pub(super) async fn stop(&self, order: Vec<String>, log: SharedLog) -> Vec<Unpaid> {
+    /// Stops all that the log says was started, or half started: the youngest first, so that those that others need
+    /// go last. What could not be stopped.
+    pub(super) async fn stop(&self, log: SharedLog) -> Vec<Unpaid> {
+        let started = with_log(&log, |log| {
+            let services = log.owed().filter(|(_, entry)| matches!(entry.owed, AnyOwed::Service(_)));
+            services.map(|(number, entry)| (number, entry.clone())).collect::<Vec<_>>()
+        });
         let mut unpaid = Vec::new();
-        for name in order.iter().rev() {
-            let Some(up) = self.lock().remove(name) else { continue };
-            // Its own stop tells about it; the record's proves it.
-            let _ = up.running.stop().await;
-            let settled = settle(&up.entry, || {}).await;
+        for (number, entry) in started.await.unwrap_or_default() {
+            if let Some(running) = self.take(number) {
+                // Its own stop tells about it; the record's proves it.
+                let _ = running.stop().await;
+            }
+            let settled = settle(&entry, || {}).await;
             let written = match settled {
-                Ok(()) => with_log(&log, move |log| log.undone(up.number).map_err(|why| why.to_string()))
+                Ok(()) => with_log(&log, move |log| log.undone(number).map_err(|why| why.to_string()))
                     .await
                     .and_then(|result| result),
                 Err(why) => Err(why),
             };
-            unpaid.extend(written.err().map(|why| Unpaid::of(&up.entry, why)));
+            unpaid.extend(written.err().map(|why| Unpaid::of(&entry, why)));
         }
-        unpaid.extend(half_started(&log, &unpaid).await);
         unpaid
     }
-}
 
-/// Stops what was recorded but never came up: its start failed, or the run was stopped during it.
-async fn half_started(log: &SharedLog, tried: &[Unpaid]) -> Vec<Unpaid> {
-    let owed = with_log(log, |log| log.owed().map(|(n, entry)| (n, entry.clone())).collect::<Vec<_>>()).await;
-    let mut unpaid = Vec::new();
-    for (number, entry) in owed.unwrap_or_default() {
-        let known = tried.iter().any(|one| one.fault == entry.fault);
-        if known || !matches!(entry.owed, AnyOwed::Service(_)) {
-            continue;
-        }
-        let written = match settle(&entry, || {}).await {
-            Ok(()) => with_log(log, move |log| log.undone(number).map_err(|why| why.to_string()))
-                .await
-                .and_then(|result| result),
-            Err(why) => Err(why),
-        };
-        unpaid.extend(written.err().map(|why| Unpaid::of(&entry, why)));
+    fn take(&self, number: Number) -> Option<Running> {
+        let mut running = self.lock();
+        let name = running.iter().find(|(_, up)| up.number == number).map(|(name, _)| name.clone())?;
+        running.remove(&name).map(|up| up.running)
     }
-    unpaid
 }
 
 fn spec(run: RunId, service: &Service, directory: &Path, folder: &Path) -> Spec {

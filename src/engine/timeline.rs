@@ -18,8 +18,10 @@ struct Step {
     /// Injections begun, and injections that are over.
     begun: u32,
     over: u32,
-    /// The first verified effect.
-    begin: Option<Duration>,
+    /// When its harm was there first.
+    harmed: Option<Duration>,
+    /// Whether that was measured, or cannot be any more.
+    measured: bool,
     /// The last verified undo, once all injections are over.
     end: Option<Duration>,
     /// When a person let it begin.
@@ -30,7 +32,17 @@ impl Timeline {
     pub(super) fn of(experiment: &Experiment) -> Self {
         let steps = experiment.faults.iter().map(|fault| {
             let (every, times) = fault.every.unwrap_or((Duration::ZERO, 1));
-            Step { at: fault.at.clone(), every, times, begun: 0, over: 0, begin: None, end: None, went: None }
+            Step {
+                at: fault.at.clone(),
+                every,
+                times,
+                begun: 0,
+                over: 0,
+                harmed: None,
+                measured: false,
+                end: None,
+                went: None,
+            }
         });
         Self { steps: steps.collect() }
     }
@@ -44,11 +56,16 @@ impl Timeline {
         let step = &self.steps[fault];
         let first = match step.at {
             Moment::Zero(after) => Some(after),
-            Moment::Begin(other, after) => self.steps.get(other)?.begin.map(|begin| begin + after),
+            Moment::Begin(other, after) => {
+                let other = self.steps.get(other)?;
+                other.harmed.filter(|_| other.measured).map(|begin| begin + after)
+            }
             Moment::End(other, after) => self.steps.get(other)?.end.map(|end| end + after),
             Moment::Operator => step.went,
         }?;
-        (step.begun < step.times).then(|| first + step.every * step.begun)
+        // One whose last time has not ended, because it began or ends late, is not begun again before.
+        let free = step.begun < step.times && step.begun == step.over;
+        free.then(|| first.saturating_add(step.every.saturating_mul(step.begun)))
     }
 
     /// A fault's injection was begun; which of its times it is, from 0.
@@ -57,14 +74,21 @@ impl Timeline {
         self.steps[fault].begun - 1
     }
 
-    /// A fault's effect was measured.
-    pub(super) fn took_hold(&mut self, fault: usize, at: Duration) {
-        self.steps[fault].begin.get_or_insert(at);
+    /// A fault's harm is there; whether it took hold is being measured.
+    pub(super) fn harmed(&mut self, fault: usize, at: Duration) {
+        self.steps[fault].harmed.get_or_insert(at);
     }
 
-    /// One of a fault's injections is over, and that was checked.
+    /// A fault's effect was measured: what begins after its `.begin` may.
+    pub(super) fn measured(&mut self, fault: usize) {
+        self.steps[fault].measured = true;
+    }
+
+    /// One of a fault's injections is over, and that was checked. If its effect was not measured until now, it will
+    /// never be: nobody waits for that.
     pub(super) fn ended(&mut self, fault: usize, at: Duration) {
         let step = &mut self.steps[fault];
+        step.measured = true;
         step.over += 1;
         if step.over == step.times {
             step.end = Some(at);
@@ -83,11 +107,12 @@ impl Timeline {
         self.steps.iter().position(|step| step.at == Moment::Operator && step.went.is_none())
     }
 
-    /// When a moment was, as far as it has come.
+    /// When a moment was, as far as it has come. A fault begins when its harm is there, also while that is being
+    /// measured: what is expected of it is expected from then on.
     pub(super) fn moment(&self, moment: &Moment) -> Option<Duration> {
         match moment {
             Moment::Zero(after) => Some(*after),
-            Moment::Begin(fault, after) => Some(self.steps.get(*fault)?.begin? + *after),
+            Moment::Begin(fault, after) => Some(self.steps.get(*fault)?.harmed? + *after),
             Moment::End(fault, after) => Some(self.steps.get(*fault)?.end? + *after),
             Moment::Operator => None,
         }
@@ -126,11 +151,161 @@ pub fn foresee(experiment: &Experiment) -> Foreseen {
         };
         let end = at + experiment.faults[fault].hold.unwrap_or_default();
         timeline.injecting(fault);
-        timeline.took_hold(fault, at);
+        timeline.harmed(fault, at);
+        timeline.measured(fault);
         timeline.ended(fault, end);
         if !by_hand {
             foreseen.begins[fault].get_or_insert(at);
         }
         foreseen.takes = foreseen.takes.max(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::written;
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    /// An experiment of such faults: `at`, how long each lasts, and how it is repeated.
+    fn experiment(faults: &[(&str, &str)]) -> Experiment {
+        let fault = |(n, (at, more)): (usize, &(&str, &str))| {
+            format!(
+                "[fault.f{n}.exec]\ninject = [\"true\"]\nundo = [\"true\", \"{n}\"]\nat = \"{at}\"\n{more}\n"
+            )
+        };
+        let faults: Vec<String> = faults.iter().enumerate().map(fault).collect();
+        written(&format!("title = \"t\"\n{}", faults.concat()))
+    }
+
+    /// Begins the fault that is due, with its harm there and measured at once.
+    fn begin(timeline: &mut Timeline, expected: usize) -> Duration {
+        let (at, fault) = timeline.next().unwrap();
+        assert_eq!(fault, expected);
+        timeline.injecting(fault);
+        timeline.harmed(fault, at);
+        timeline.measured(fault);
+        at
+    }
+
+    #[test]
+    fn a_timeline_is_foreseen_from_its_moments() {
+        let for_ = "for = \"4s\"";
+        let thrice = "for = \"4s\"\nevery = \"10s\"\ntimes = 3";
+        let some = |seconds: u64| Some(S * seconds as u32);
+        for (faults, begins, takes) in [
+            (vec![("3s", for_)], vec![some(3)], 7),
+            (vec![("3s", for_), ("f0.begin + 2s", for_)], vec![some(3), some(5)], 9),
+            (vec![("f1.end + 1s", for_), ("2s", for_)], vec![some(7), some(2)], 11),
+            (vec![("1s", thrice), ("f0.end", for_)], vec![some(1), some(25)], 29),
+            (vec![("1s", thrice), ("f0.begin", for_)], vec![some(1), some(1)], 25),
+            (vec![("operator", for_), ("f0.end + 1s", for_)], vec![None, None], 9),
+            (vec![("5s", for_), ("operator", for_)], vec![some(5), None], 13),
+        ] {
+            let foreseen = foresee(&experiment(&faults));
+            assert_eq!((foreseen.begins, foreseen.takes), (begins, S * takes), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn what_begins_after_a_fault_waits_until_its_effect_was_measured_but_counts_from_the_harm() {
+        let lasts = "for = \"4s\"";
+        let mut timeline = Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]));
+        timeline.injecting(0);
+        timeline.harmed(0, 2 * S);
+        assert_eq!((timeline.next(), timeline.moment(&Moment::Begin(0, S))), (None, Some(3 * S)));
+        timeline.measured(0);
+        assert_eq!(timeline.next(), Some((3 * S, 1)));
+    }
+
+    #[test]
+    fn a_fault_that_ends_before_its_effect_was_measured_holds_up_nobody() {
+        let lasts = "for = \"4s\"";
+        let mut timeline = Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]));
+        timeline.injecting(0);
+        timeline.harmed(0, S);
+        timeline.ended(0, 5 * S);
+        assert_eq!(timeline.next(), Some((2 * S, 1)));
+    }
+
+    #[test]
+    fn a_repeated_fault_is_not_begun_again_while_its_last_time_goes_on() {
+        let repeated = "for = \"4s\"\nevery = \"10s\"\ntimes = 2";
+        let mut timeline = Timeline::of(&experiment(&[("0s", repeated)]));
+        assert_eq!(begin(&mut timeline, 0), Duration::ZERO);
+        assert_eq!(timeline.next(), None);
+        timeline.ended(0, 13 * S); // Its undo took long.
+        assert_eq!((timeline.next(), timeline.moment(&Moment::End(0, S))), (Some((10 * S, 0)), None));
+        begin(&mut timeline, 0);
+        timeline.ended(0, 17 * S);
+        assert_eq!((timeline.next(), timeline.over()), (None, true));
+        assert_eq!(timeline.moment(&Moment::End(0, S)), Some(18 * S));
+    }
+
+    #[test]
+    fn a_person_lets_waiting_faults_go_one_by_one() {
+        let lasts = "for = \"4s\"";
+        let mut timeline = Timeline::of(&experiment(&[("operator", lasts), ("operator", lasts)]));
+        assert_eq!((timeline.next(), timeline.waiting()), (None, Some(0)));
+        assert_eq!(
+            (timeline.go(3 * S), timeline.next(), timeline.waiting()),
+            (Some(0), Some((3 * S, 0)), Some(1))
+        );
+        assert_eq!((timeline.go(5 * S), timeline.go(6 * S), timeline.waiting()), (Some(1), None, None));
+    }
+
+    proptest! {
+        // Faults that refer only to earlier ones, in a shuffled file, begun as they come due, ended in any order.
+        #[test]
+        fn every_fault_is_done_as_often_as_asked_and_never_before_what_it_waits_for(
+            moments in proptest::collection::vec((0_u8..4, 0_usize..8, 0_u32..5, 1_u32..4), 1..8),
+            choices in proptest::collection::vec(any::<bool>(), 400),
+        ) {
+            let faults: Vec<(String, String)> = moments.iter().enumerate().map(|(n, (kind, of, after, times))| {
+                let at = match kind {
+                    0 if n > 0 => format!("f{}.begin + {after}s", of % n),
+                    1 if n > 0 => format!("f{}.end + {after}s", of % n),
+                    2 => "operator".to_owned(),
+                    _ => format!("{after}s"),
+                };
+                (at, format!("for = \"1s\"\nevery = \"2s\"\ntimes = {times}"))
+            }).collect();
+            let faults: Vec<(&str, &str)> = faults.iter().map(|(at, more)| (at.as_str(), more.as_str())).collect();
+            let experiment = experiment(&faults);
+            let mut timeline = Timeline::of(&experiment);
+            let (mut now, mut live, mut choices) = (Duration::ZERO, Vec::new(), choices.into_iter());
+            while !timeline.over() {
+                if let Some((at, fault)) = timeline.next()
+                    && choices.next().unwrap_or(true)
+                {
+                    now = now.max(at);
+                    match experiment.faults[fault].at {
+                        Moment::Begin(other, after) => {
+                            prop_assert!(now >= timeline.steps[other].harmed.unwrap() + after);
+                        }
+                        Moment::End(other, after) => prop_assert!(now >= timeline.steps[other].end.unwrap() + after),
+                        Moment::Zero(after) => prop_assert!(now >= after),
+                        Moment::Operator => prop_assert!(timeline.steps[fault].went.is_some()),
+                    }
+                    prop_assert!(!live.contains(&fault), "begun twice at one time");
+                    timeline.injecting(fault);
+                    timeline.harmed(fault, now);
+                    live.push(fault);
+                } else if let Some(fault) = live.pop() {
+                    now += S;
+                    timeline.ended(fault, now);
+                } else {
+                    // Nothing is live, and nothing is due: somebody must be waited for.
+                    prop_assert!(timeline.next().is_some() || timeline.go(now).is_some());
+                }
+            }
+            for (step, (_, _, _, times)) in timeline.steps.iter().zip(&moments) {
+                prop_assert_eq!((step.begun, step.over), (*times, *times));
+                prop_assert!(step.end.is_some());
+            }
+        }
     }
 }

@@ -26,8 +26,14 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A lister may hold a dead run's log for a moment; the watchdog waits that long for it.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// So long may it take to go when it is sent home.
+const GOING: Duration = Duration::from_secs(2);
+
 const BEAT: &[u8] = b".";
 const DISMISSED: u8 = b'd';
+const LEAVING: u8 = b'l';
+/// A runner that leaves, and owes something, may take so long for its reports.
+const REPORTING: Duration = Duration::from_secs(30);
 
 /// The watchdog could not be posted, or could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -83,11 +89,23 @@ impl Watchdog {
         }
     }
 
+    /// Says that we are about to end although something is owed: that is not to be taken for a hang, and once we
+    /// are gone it tries once more.
+    pub fn leave(mut self) {
+        let _ = self.pipe.write_all(&[LEAVING]);
+        // The pipe ends when this process does, not before: its end is taken for our death.
+        std::mem::forget(self.pipe);
+    }
+
     /// Sends it home, when nothing is owed any more.
     pub fn dismiss(mut self) {
         let _ = self.pipe.write_all(&[DISMISSED]);
         drop(self.pipe);
-        let _ = self.child.wait();
+        // It goes at once, unless somebody has stopped it: then it goes when it is let on.
+        let limit = since_boot() + GOING;
+        while matches!(self.child.try_wait(), Ok(None)) && since_boot() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -127,6 +145,7 @@ pub async fn guard(log: &Path, runner: &Identity) -> Result<Vec<Unpaid>, Watchdo
 fn dismissed(log: &Path) -> Result<bool, WatchdogError> {
     let mut input = io::stdin();
     let mut heard = since_boot();
+    let mut leaving = None;
     loop {
         let mut watched = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
         // A quarter of a second: how late a deadline may be noticed.
@@ -136,10 +155,17 @@ fn dismissed(log: &Path) -> Result<bool, WatchdogError> {
             match input.read(&mut bytes) {
                 Ok(0) | Err(_) => return Ok(false),
                 Ok(n) if bytes[..n].contains(&DISMISSED) => return Ok(true),
-                Ok(_) => heard = since_boot(),
+                Ok(n) => {
+                    heard = since_boot();
+                    leaving = leaving.or(bytes[..n].contains(&LEAVING).then_some(heard + REPORTING));
+                }
             }
         }
-        if since_boot() > heard + SILENCE || overdue(log) {
+        let taken_for_dead = match leaving {
+            Some(limit) => since_boot() > limit,
+            None => since_boot() > heard + SILENCE || overdue(log),
+        };
+        if taken_for_dead {
             return Ok(false);
         }
     }

@@ -58,6 +58,15 @@ impl World {
             // A service is killed by its main process, and it is its own affair what becomes of the others.
             found.processes = self.services.main(name).into_iter().collect();
         }
+        // Counted again each time: there may be more of them than when the plan was made.
+        if let (Some(found), Some(most)) = (&target, self.experiment.blast_radius.max_targets)
+            && !matches!(fault.target, Some(Target { selector: Selector::Service(_), .. }))
+            && found.processes.len() > most as usize
+        {
+            let why =
+                format!("{} targets fit, and [blast_radius] max_targets is {most}", found.processes.len());
+            return Err(refuse(why, "pick fewer, or raise it"));
+        }
         let from = find(&fault.from, &format!("{decision}.from"))?;
         Ok(Site {
             run: self.run,
@@ -73,10 +82,10 @@ impl World {
         })
     }
 
-    /// Whether what a fault hit is there again: a service of ours is ready with another main process; as many
-    /// processes as were hit are found by the selector, none of them one that was.
+    /// Whether what a fault hit is there again: a service of ours is ready with another main process; of others
+    /// `most` processes, as many as were hit at one time, are found by the selector, none of them one of the `hit`.
     #[must_use]
-    pub fn is_back(&self, fault: &Fault, hit: &[Identity]) -> bool {
+    pub fn is_back(&self, fault: &Fault, hit: &[Identity], most: usize) -> bool {
         let Some(target) = &fault.target else { return false };
         if let Selector::Service(name) = &target.selector {
             return self.services.is_back(name, hit);
@@ -84,7 +93,7 @@ impl World {
         let all = Target { pick: Pick::All, ..target.clone() };
         self.find(&all, "back").is_ok_and(|found| {
             let fresh = found.processes.iter().filter(|process| !hit.contains(process.identity()));
-            fresh.count() >= hit.len()
+            fresh.count() >= most
         })
     }
 
@@ -120,10 +129,14 @@ fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) 
     let all = |limits: &[Limit]| limits.iter().filter(on_its_host).map(names).collect::<Result<Vec<_>, _>>();
     let (only, never) = (all(&radius.only)?, all(&radius.never)?);
     let things = things(target, found);
-    for thing in &things {
+    // Who hurts a process hurts the traffic to it, and the other way round.
+    let traffic = found.endpoints.iter().copied().map(Thing::Traffic).filter(|_| !found.processes.is_empty());
+    for thing in things.iter().chain(&traffic.collect::<Vec<_>>()) {
         if let Some(limit) = never.iter().find(|limit| limit.touches(thing)) {
             return Err(format!("{} is never to be hurt ({})", thing.said(), limit.selector));
         }
+    }
+    for thing in &things {
         if !radius.only.is_empty() && !only.iter().any(|limit| limit.covers(thing)) {
             return Err(format!("{} is outside of what may be hurt", thing.said()));
         }
@@ -178,7 +191,9 @@ impl Named {
                 limit.is_some_and(|limit| path.starts_with(limit) || limit.starts_with(path))
             }
             Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
-                let address = limit.address.zip(wanted.address).is_none_or(|(limit, wanted)| limit == wanted);
+                // Who listens everywhere listens on every address.
+                let one = |endpoint: &Endpoint| endpoint.address.filter(|address| !address.is_unspecified());
+                let address = one(limit).zip(one(wanted)).is_none_or(|(limit, wanted)| limit == wanted);
                 address && limit.port.zip(wanted.port).is_none_or(|(limit, wanted)| limit == wanted)
             }),
             Thing::Process(_) | Thing::Service(_) => self.covers(thing),

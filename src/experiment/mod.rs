@@ -25,6 +25,7 @@ mod schema;
 #[allow(dead_code, reason = "`include`, `defaults` and `each` are acted on before the tables are read")]
 mod tables;
 mod timeline;
+mod topics;
 pub mod window;
 mod words;
 
@@ -32,3 +33,4 @@ pub use draft::{Checked, Draft, Refused};
 pub use fill::{Count, Surroundings, environment};
 pub use model::Experiment;
 pub use schema::schema;
+pub use topics::{Section, Topic, topics};

@@ -468,7 +468,7 @@ pub(super) struct Fault {
 }
 
 /// The words of [`Timing`] that a kind takes: its own fields may use the others (a search's `from`).
-fn timing_fields(kind: &str) -> Vec<FieldDoc> {
+pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let aim = AnyFault::aims_at(kind).unwrap_or(Aim::Nothing);
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
     let mut fields = Timing::fields();

@@ -49,6 +49,11 @@ impl Fault for DiskFill {
     const LASTING: bool = true;
     const AIM: Aim = Aim::Place;
     const TIER: Tier = Tier::Kernel;
+    const EXAMPLE: &'static str = r#"[fault.full.disk-fill]
+target = { path = "/var/lib/app" }
+leave  = "64MiB"                 # take all but this
+for    = "30s"
+"#;
 
     async fn survey(&self, site: &Site) -> Result<Filled, Refusal> {
         let path = site.target.place.clone().ok_or_else(|| {

@@ -47,6 +47,12 @@ impl Fault for Exec {
     const LASTING: bool = true;
     const AIM: Aim = Aim::Nothing;
     const TIER: Tier = Tier::Watchdog;
+    const EXAMPLE: &'static str = r#"[fault.maintenance.exec]
+inject  = ["touch", "/run/maintenance"]
+undo    = ["rm", "-f", "/run/maintenance"]
+remains = ["test", "-e", "/run/maintenance"]
+for     = "30s"
+"#;
 
     async fn survey(&self, site: &Site) -> Result<Ran, Refusal> {
         if self.inject.is_empty() || self.undo.is_empty() {

@@ -67,6 +67,11 @@ impl Fault for Kill {
     const LASTING: bool = false;
     const AIM: Aim = Aim::Process;
     const TIER: Tier = Tier::NotReversible;
+    const EXAMPLE: &'static str = r#"[fault.lose-one.kill]
+target = { exe = "my-server" }   # one of them, drawn from the seed
+signal = "KILL"
+at     = "10s"
+"#;
 
     async fn survey(&self, site: &Site) -> Result<Killed, Refusal> {
         site.some_processes()?;

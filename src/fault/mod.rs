@@ -169,6 +169,8 @@ trait Fault {
     const AIM: Aim;
     /// Who undoes it if we are killed, as far as the kind alone tells.
     const TIER: Tier;
+    /// Its table in a file, for the docs: a good one, with what it refers to.
+    const EXAMPLE: &'static str;
 
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
@@ -283,6 +285,20 @@ macro_rules! kinds {
                 $(if kind == <$fault>::KIND {
                     return Some((<$fault>::ABOUT, <$fault>::fields()));
                 })*
+                None
+            }
+
+            /// A kind's table in a file, for the docs; `None` for an unknown kind.
+            #[must_use]
+            pub fn example(kind: &str) -> Option<&'static str> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::EXAMPLE); })*
+                None
+            }
+
+            /// Who undoes a kind if we are killed, as far as the kind alone tells; `None` for an unknown kind.
+            #[must_use]
+            pub fn undone_by(kind: &str) -> Option<Tier> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::TIER); })*
                 None
             }
 

@@ -29,6 +29,11 @@ impl Fault for Pause {
     const LASTING: bool = true;
     const AIM: Aim = Aim::Process;
     const TIER: Tier = Tier::Kernel;
+    const EXAMPLE: &'static str = r#"[fault.freeze.pause]
+target = { listen = 8080 }       # the process that listens there
+at     = "5s"
+for    = "2s"
+"#;
 
     async fn survey(&self, site: &Site) -> Result<Stopped, Refusal> {
         site.some_processes()?;

@@ -40,6 +40,40 @@ pub struct FieldDoc {
     pub schema: Json,
 }
 
+impl FieldDoc {
+    /// Its meaning as one paragraph.
+    #[must_use]
+    pub fn meaning(&self) -> String {
+        prose(self.doc)
+    }
+
+    /// Its type and whether it must be there, or what stands in for it: `duration, default "1s"`.
+    #[must_use]
+    pub fn need(&self) -> String {
+        let need = match (self.required, self.default) {
+            (true, _) => "required".to_owned(),
+            (false, "" | "{}" | "[]") => "optional".to_owned(),
+            // A default is declared as TOML, or as the bare text of a string.
+            (false, default) => match super::default_value::<Json>(default) {
+                Some(Json::String(text)) => format!("default {}", json!(text)),
+                _ => format!("default {default}"),
+            },
+        };
+        format!("{}, {need}", self.type_name)
+    }
+}
+
+/// A doc comment as its paragraphs, each on one line.
+#[must_use]
+pub fn paragraphs(doc: &str) -> Vec<String> {
+    let lines: Vec<&str> = doc.lines().map(str::trim).collect();
+    lines
+        .split(|line| line.is_empty())
+        .map(|lines| prose(&lines.join(" ")))
+        .filter(|p| !p.is_empty())
+        .collect()
+}
+
 /// A value with its place, for what is judged together with other values later. `None` when it was
 /// wrong: that has been said, and the rest of the file can still be looked through.
 #[derive(Debug, Clone)]

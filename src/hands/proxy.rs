@@ -124,8 +124,10 @@ async fn carry(client: TcpStream, route: Arc<Route>) {
     );
     if both.is_err() {
         // One side was reset: so is the other.
-        let _ = to_client.as_ref().set_zero_linger();
-        let _ = to_target.as_ref().set_zero_linger();
+        for end in [to_client, to_target] {
+            let _ = end.as_ref().set_zero_linger();
+            end.forget(); // or it would say a proper goodbye first
+        }
     }
 }
 
@@ -184,4 +186,131 @@ async fn write(
         drop(room);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(60);
+    /// A busy machine is late; it is never early.
+    const NOISE: Duration = Duration::from_millis(400);
+
+    struct World {
+        proxy: Option<Proxy>,
+        at: SocketAddr,
+        target: TcpListener,
+        heartbeat: Heartbeat,
+    }
+
+    impl World {
+        /// A proxy that delays what goes there.
+        async fn new() -> Self {
+            let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let waits: MakeWaits =
+                Box::new(|way| Box::new(move || if way == Way::There { DELAY } else { Duration::ZERO }));
+            let (to, heartbeat) = (target.local_addr().unwrap(), Heartbeat::default());
+            let proxy = Proxy::listen(free, to, waits, heartbeat.clone()).unwrap();
+            Self { proxy: Some(proxy), at: free, target, heartbeat }
+        }
+
+        async fn connect(&self) -> (TcpStream, TcpStream) {
+            let client = TcpStream::connect(self.at).await.unwrap();
+            (client, self.target.accept().await.unwrap().0)
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_arrive_late_in_the_way_that_is_delayed_and_at_once_in_the_other() {
+        let world = World::new().await;
+        let begun = Instant::now();
+        let (mut client, mut server) = world.connect().await;
+        assert!(begun.elapsed() >= DELAY, "the handshake pays");
+        for _ in 0..3 {
+            let begun = Instant::now();
+            client.write_all(b"ping").await.unwrap();
+            server.read_exact(&mut [0; 4]).await.unwrap();
+            assert!(begun.elapsed() >= DELAY && begun.elapsed() < DELAY + NOISE);
+        }
+        assert!(world.proxy.as_ref().unwrap().tally().median().unwrap() >= DELAY);
+        let begun = Instant::now();
+        server.write_all(b"pong").await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(begun.elapsed() < NOISE);
+    }
+
+    #[tokio::test]
+    async fn bulk_keeps_flowing_whole_and_a_half_close_is_passed_on() {
+        const SIZE: usize = 8 << 20;
+        let world = World::new().await;
+        let (mut client, mut server) = world.connect().await;
+        let sent: Vec<u8> = (0..SIZE).map(|n| (n / 7) as u8).collect();
+        let wanted = sent.clone();
+        let begun = Instant::now();
+        let sending = tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        });
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert!(got == wanted, "{} of {SIZE} bytes, or others", got.len());
+        // More than a hundred chunks: one after the other they would take the delay each.
+        assert!(begun.elapsed() < DELAY * 50, "{:?}", begun.elapsed());
+        // The other way is still open.
+        let mut client = sending.await.unwrap();
+        server.write_all(b"late").await.unwrap();
+        drop(server);
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"late");
+    }
+
+    #[tokio::test]
+    async fn a_reset_and_a_refusal_are_passed_on_as_resets() {
+        let world = World::new().await;
+        let (client, mut server) = world.connect().await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let reset = server.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+
+        let World { at, target, proxy, .. } = world;
+        drop(target);
+        let mut client = TcpStream::connect(at).await.unwrap();
+        let refused = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionReset);
+        drop(proxy);
+    }
+
+    #[tokio::test]
+    async fn its_end_closes_its_connections_and_nobody_listens_any_more() {
+        let mut world = World::new().await;
+        let (mut client, mut server) = world.connect().await;
+        world.proxy = None;
+        assert!(matches!(server.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        assert!(matches!(client.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        assert!(TcpStream::connect(world.at).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_delayed_when_nobody_decides_any_more() {
+        let world = World::new().await;
+        let (mut client, mut server) = world.connect().await;
+        tokio::time::sleep(SILENCE + Duration::from_millis(20)).await;
+        let mut shortest = DELAY;
+        for _ in 0..10 {
+            let begun = Instant::now();
+            client.write_all(b"ping").await.unwrap();
+            server.read_exact(&mut [0; 4]).await.unwrap();
+            shortest = shortest.min(begun.elapsed());
+        }
+        assert!(shortest < DELAY / 2, "{shortest:?}");
+        world.heartbeat.beat();
+        let begun = Instant::now();
+        client.write_all(b"ping").await.unwrap();
+        server.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(begun.elapsed() >= DELAY, "it beats again");
+    }
 }

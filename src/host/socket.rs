@@ -68,6 +68,13 @@ pub struct Listener {
     pub inode: u64,
 }
 
+/// Whether an address is one of this host's, in the network namespace of this thread: only then can a socket be
+/// bound to it (EADDRNOTAVAIL otherwise, bind(2)).
+#[must_use]
+pub fn is_ours(address: IpAddr) -> bool {
+    !address.is_unspecified() && std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// All that listen in the network namespace of this thread.
 #[must_use]
 pub fn listeners() -> Vec<Listener> {
@@ -237,6 +244,13 @@ mod tests {
         assert!(found.contains(&Endpoint::from(tcp.local_addr().unwrap())), "{found:?}");
         assert!(found.contains(&Endpoint { address: None, port }), "{found:?}");
         assert_eq!(listening(&[i32::MAX]), []);
+    }
+
+    #[test]
+    fn an_address_is_ours_or_somebody_elses() {
+        assert!(is_ours("127.0.0.1".parse().unwrap()));
+        // TEST-NET-1 (RFC 5737): nobody has it.
+        assert!(!is_ours("192.0.2.1".parse().unwrap()) && !is_ours("0.0.0.0".parse().unwrap()));
     }
 
     #[test]

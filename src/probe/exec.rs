@@ -58,13 +58,6 @@ impl Read for Expect {
     }
 }
 
-impl Exec {
-    /// The same command with its words changed.
-    pub(super) fn filled(&self, word: impl Fn(&str) -> String) -> Self {
-        Self { run: self.run.iter().map(|text| word(text)).collect(), ..self.clone() }
-    }
-}
-
 /// Runs the command, again and again.
 pub struct ExecProber {
     exec: Exec,
@@ -73,6 +66,12 @@ pub struct ExecProber {
 
 impl Probe for Exec {
     type Prober = ExecProber;
+    const EXAMPLE: &'static str = r#"[probe.replica.exec]
+run     = ["pg_isready", "-h", "127.0.0.1"]
+expect  = { stdout = "accepting" }
+rate    = "2/s"
+timeout = "3s"
+"#;
 
     fn check(&self) -> Result<(), (String, String)> {
         match self.run.first() {

@@ -84,6 +84,13 @@ pub struct HttpProber {
 
 impl Probe for Http {
     type Prober = HttpProber;
+    const EXAMPLE: &'static str = r#"[probe.order.http]
+url    = "http://127.0.0.1:8080/orders"
+method = "POST"
+body   = '{"sku":"a","n":1}'
+rate   = "20/s"
+expect = { status = "2xx", json = { "$.ok" = true } }
+"#;
 
     fn check(&self) -> Result<(), (String, String)> {
         let ways = [self.bearer.is_some(), self.bearer_file.is_some(), self.basic.is_some()];

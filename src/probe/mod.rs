@@ -132,6 +132,8 @@ impl Read for Secret {
 trait Probe {
     /// What is kept between looks: connections, TLS settings.
     type Prober: Prober;
+    /// Its table in a file, for the docs: a good one, with what it refers to.
+    const EXAMPLE: &'static str;
 
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
@@ -199,14 +201,11 @@ macro_rules! kinds {
                 None
             }
 
-            /// The same probe with its words changed: how counts are filled into a check after a run. `None`
-            /// for kinds whose words are not filled.
+            /// A kind's table in a file, for the docs; `None` for an unknown kind.
             #[must_use]
-            pub fn filled(&self, word: impl Fn(&str) -> String) -> Option<Self> {
-                match self {
-                    Self::Exec(exec) => Some(Self::Exec(exec.filled(word))),
-                    _ => None,
-                }
+            pub fn example(kind: &str) -> Option<&'static str> {
+                $(if kind == <$probe>::KIND { return Some(<$probe as Probe>::EXAMPLE); })*
+                None
             }
 
             /// The word that names this kind.

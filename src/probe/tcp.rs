@@ -34,6 +34,12 @@ pub struct TcpProber {
 
 impl Probe for Tcp {
     type Prober = TcpProber;
+    const EXAMPLE: &'static str = r#"[probe.redis.tcp]
+address = "127.0.0.1:6379"
+send    = "PING\r\n"
+expect  = "PONG"
+every   = "100ms"
+"#;
 
     fn prober(&self, _: &Setting) -> Result<TcpProber, String> {
         Ok(TcpProber { tcp: self.clone(), names: Names::default() })

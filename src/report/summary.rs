@@ -14,7 +14,7 @@ use crate::fault::Effect;
 const WIDTHS: std::ops::RangeInclusive<usize> = 60..=100;
 const LABEL: usize = 12;
 
-/// Renders the summary for a terminal of so many columns; its lines have 60 to 100, and each ends with a line feed.
+/// Renders the summary for a terminal of so many columns; its lines have 60 to 100, but for what a person copies, and each ends with a line feed.
 /// `place` is where the report lies, if one could be written.
 #[must_use]
 pub fn summary(report: &Report, place: Option<&Path>, columns: usize, paint: Paint) -> String {
@@ -29,11 +29,19 @@ pub fn summary(report: &Report, place: Option<&Path>, columns: usize, paint: Pai
     let title = clean(&report.run.title);
     let title = super::paint::cut(&title, page.width - word.len() - 2);
     let _ = writeln!(page.text, "{}  {}", paint.mood(mood, word), paint.bold(title));
-    page.add("", Mood::Calm, why);
+    // The reason of a pass is that every promise was kept; each stands below, with its numbers.
+    let passed = report.ending.as_ref().is_some_and(|ending| ending.verdict == Verdict::Passed);
+    match report.objectives.len() + report.expectations.len() {
+        promises if passed && promises > 0 => {
+            let kept = if promises == 1 { "its promise was" } else { "all promises were" };
+            page.add("", Mood::Calm, &format!("{kept} kept, and everything is undone"));
+        }
+        _ => page.add("", Mood::Calm, why),
+    }
     page.text.push('\n');
     for unpaid in &report.not_undone {
         page.add("NOT UNDONE", Mood::Bad, &format!("{}: {}", unpaid.fault, unpaid.why));
-        page.add("by hand", Mood::Bad, &unpaid.by_hand);
+        page.whole("by hand", Mood::Bad, &unpaid.by_hand);
     }
     if let Some(steady) = report.steady.as_ref().filter(|steady| !steady.yes) {
         page.add("not steady", Mood::Bad, &steady.why);
@@ -80,10 +88,10 @@ pub fn summary(report: &Report, place: Option<&Path>, columns: usize, paint: Pai
         page.add("journal", Mood::Doubt, &format!("lost {looks} and {events}{why}"));
     }
     if !report.run.file.is_empty() {
-        page.add("repeat", Mood::Calm, &report.run.repeat);
+        page.whole("repeat", Mood::Calm, &report.run.repeat);
     }
     if let Some(place) = place {
-        page.add("report", Mood::Calm, &place.display().to_string());
+        page.whole("report", Mood::Calm, &place.display().to_string());
     }
     page.text
 }
@@ -95,6 +103,12 @@ struct Page {
 }
 
 impl Page {
+    /// A label and a line that a person copies: never broken, however wide the terminal is.
+    fn whole(&mut self, label: &str, mood: Mood, text: &str) {
+        let label = self.paint.dim(format!("{label:>LABEL$}"));
+        let _ = writeln!(self.text, "{label}  {}", self.paint.mood(mood, clean(text)));
+    }
+
     /// A label and a text wrapped beside it.
     fn add(&mut self, label: &str, mood: Mood, text: &str) {
         for (n, line) in wrapped(&clean(text), self.width - LABEL - 2).iter().enumerate() {

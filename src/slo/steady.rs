@@ -244,6 +244,12 @@ impl Steady {
         self.progress.clone().unwrap_or(Progress::Watching { since: self.since })
     }
 
+    /// How long a stretch takes: its length, and one cell more.
+    #[must_use]
+    pub fn takes(&self) -> Duration {
+        self.length.saturating_add(Duration::from_nanos(self.cell))
+    }
+
     /// What is in the way, or what was found, in a sentence with numbers.
     #[must_use]
     pub fn why(&self) -> &str {

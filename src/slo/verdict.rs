@@ -73,6 +73,10 @@ pub struct Finding {
     pub ruling: Ruling,
     /// The reason in a sentence with numbers.
     pub why: String,
+    /// The same in short: what was seen, and what is allowed.
+    pub brief: String,
+    /// The share of what is allowed that was used; above 1 the promise is broken.
+    pub used: f64,
     /// The strongest proof of the promise that these looks give.
     pub proof: Option<Proof>,
     /// The bad ratios that the looks do not speak against, if the rate was constant.
@@ -157,6 +161,7 @@ impl Score {
         if n == 0 {
             finding.ruling = Ruling::Inconclusive;
             finding.why = format!("{name}: nothing was seen; no data is not a pass");
+            finding.brief.clone_from(&finding.why);
         }
         if self.missed as f64 > MOST_MISSED * all as f64 {
             finding.ruling = Ruling::Inconclusive;
@@ -166,6 +171,7 @@ impl Score {
                 self.missed,
                 self.missed as f64 / all as f64 * 100.0
             );
+            finding.brief.clone_from(&finding.why);
         }
         finding
     }
@@ -181,10 +187,10 @@ impl Score {
             (true, high) if high < 2.0 * p0 => Some(Proof::Likely),
             (true, _) => Some(Proof::Observed),
         };
+        let brief =
+            format!("{name}: {bad} of {n} looks bad ({}) where {} is tolerated", percent(seen), percent(p0));
         let counted = format!(
-            "{name}: {bad} of {n} looks bad ({}) where {} is tolerated; if the rate was constant, it was {} to {}",
-            percent(seen),
-            percent(p0),
+            "{brief}; if the rate was constant, it was {} to {}",
             percent(range.low),
             percent(range.high)
         );
@@ -219,7 +225,10 @@ impl Score {
             };
             (Ruling::Inconclusive, format!("{counted}: {missing}; {short}"))
         };
-        Finding { ruling, why, proof, interval: (n > 0).then_some(range), enough: sufficient, starved: false }
+        let brief = if ruling == Ruling::Inconclusive { why.clone() } else { brief };
+        let used = seen / p0.max(f64::MIN_POSITIVE);
+        let interval = (n > 0).then_some(range);
+        Finding { ruling, why, brief, used, proof, interval, enough: sufficient, starved: false }
     }
 
     fn judge_outage(&self, longest: Duration, n: u64, terms: &Terms) -> Finding {
@@ -257,7 +266,9 @@ impl Score {
             Ruling::Passed => Some(Proof::Proven),
             _ => None,
         };
-        Finding { ruling, why, proof, interval: None, enough: None, starved: false }
+        let (brief, used) =
+            (why.clone(), lasted.as_secs_f64() / longest.as_secs_f64().max(f64::MIN_POSITIVE));
+        Finding { ruling, why, brief, used, proof, interval: None, enough: None, starved: false }
     }
 }
 

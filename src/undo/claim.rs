@@ -32,7 +32,10 @@ impl Claim {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.thing, self.host)
+        match self.host.as_str() {
+            "" => f.write_str(&self.thing), // This machine.
+            host => write!(f, "{} on {host}", self.thing),
+        }
     }
 }
 

@@ -350,7 +350,8 @@ fn gate(folder: &Path) -> Result<Flock<File>, LogError> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io_error(&path)(errno.into()))
 }
 
-/// Removes logs of dead runs that owe nothing: of those that died before any harm, or right after the last.
+/// Removes logs of dead runs that owe nothing: of those that died before any harm, or right after the last. Sockets
+/// whose log is gone are removed too.
 ///
 /// # Errors
 /// When the state folder cannot be written or a log cannot be read.
@@ -365,12 +366,17 @@ pub fn sweep<R: Record>(state: &Path) -> Result<(), LogError> {
 }
 
 fn sweep_all<R: Record>(folder: &Path) -> Result<(), LogError> {
-    for path in paths(folder)? {
+    for path in paths(folder, "log")? {
         // One that lives, or cannot be read, is not swept.
         if let Ok(log) = UndoLog::<R>::adopt(&path)
             && log.owed().next().is_none()
         {
             log.close()?;
+        }
+    }
+    for socket in paths(folder, "sock")? {
+        if !socket.with_extension("log").exists() {
+            let _ = fs::remove_file(&socket); // Nobody listens there, and nobody looks for it.
         }
     }
     Ok(())
@@ -409,7 +415,7 @@ pub fn owed_in<R: Record>(path: &Path) -> Result<Vec<(Number, R)>, LogError> {
 pub fn found<R: Record>(state: &Path) -> Result<Vec<Found<R>>, LogError> {
     let folder = state.join("undo");
     let mut logs = Vec::new();
-    for path in paths(&folder)? {
+    for path in paths(&folder, "log")? {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(why) if why.kind() == io::ErrorKind::NotFound => continue, // closed just now
@@ -428,15 +434,15 @@ pub fn found<R: Record>(state: &Path) -> Result<Vec<Found<R>>, LogError> {
     Ok(logs)
 }
 
-/// The log files of a folder; none when it does not exist.
-fn paths(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
+/// The files of a folder with an extension; none when it does not exist.
+fn paths(folder: &Path, wanted: &str) -> Result<Vec<PathBuf>, LogError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(why) => return Err(io_error(folder)(why)),
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == wanted));
     paths.sort();
     Ok(paths)
 }

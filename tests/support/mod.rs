@@ -16,7 +16,10 @@ pub const LIMIT: Duration = Duration::from_mins(1);
 
 pub fn brownout(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_brownout"));
-    command.env("BROWNOUT_STATE", state).stdin(Stdio::null());
+    command
+        .env("BROWNOUT_STATE", state)
+        .env("BROWNOUT_RUNS", state.with_file_name("runs"))
+        .stdin(Stdio::null());
     command
 }
 
@@ -41,6 +44,11 @@ impl Owned {
             }
         }
         panic!("it ended before it took hold");
+    }
+
+    pub fn alive(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     }
 
     pub fn kill(&mut self) {
@@ -98,9 +106,11 @@ impl World {
     }
 }
 
+/// The children of a process, whichever of its threads started them.
 pub fn children(of: u32) -> Vec<String> {
-    let path = format!("/proc/{of}/task/{of}/children");
-    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
@@ -167,14 +177,15 @@ impl Netns {
         None
     }
 
-    /// The process whose namespace it is.
-    pub fn holder(&self) -> u32 {
+    /// The process that holds it.
+    pub fn pid(&self) -> u32 {
         self.0.pid()
     }
 
-    /// The namespace's own name, as every process in it shows it.
-    pub fn file(&self) -> PathBuf {
-        std::fs::read_link(format!("/proc/{}/ns/net", self.holder())).unwrap()
+    /// Whether a process is inside.
+    pub fn holds(&self, pid: &str) -> bool {
+        let net = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        net(pid).is_some() && net(pid) == net(&self.pid().to_string())
     }
 
     /// A command that runs inside.
@@ -187,7 +198,7 @@ impl Netns {
     /// The real binary, inside.
     pub fn brownout(&self, state: &Path) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
-        command.env("BROWNOUT_STATE", state);
+        command.env("BROWNOUT_STATE", state).env("BROWNOUT_RUNS", state.with_file_name("runs"));
         command
     }
 
@@ -244,7 +255,7 @@ impl MachineState {
                 let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
                 String::from_utf8_lossy(&bytes).replace('\0', " ")
             };
-            let inside = std::fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == netns.file());
+            let inside = netns.holds(&entry.file_name().to_string_lossy());
             let (command, limits) = (read("cmdline"), read("limits"));
             // A mark is some 2^62 microseconds of real time.
             let limit = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"));

@@ -153,6 +153,12 @@ impl Fault for Latency {
     const LASTING: bool = true;
     const AIM: Aim = Aim::Traffic;
     const TIER: Tier = Tier::Kernel;
+    const EXAMPLE: &'static str = r#"[fault.slow-redis.latency]
+to    = { port = 6379 }
+delay = "100ms"
+at    = "5s"
+for   = "30s"
+"#;
 
     fn ability(_: &Rights) -> Ability {
         let engines = abilities();
@@ -209,7 +215,7 @@ impl Fault for Latency {
     async fn inject(&self, site: &Site, owed: &Slowed, held: &mut Held) -> Result<(), FaultError> {
         let seen = measurable(site, owed);
         let before = match seen {
-            Some(at) => connect_time(at, PATIENCE).await,
+            Some(at) => shortest_connect(at).await,
             None => None,
         };
         held.hold(Before(seen.zip(before)));
@@ -377,6 +383,15 @@ fn measurable(site: &Site, owed: &Slowed) -> Option<SocketAddr> {
             (true, SocketAddr::V6(_)) => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
         })
     })
+}
+
+/// The shortest of a few: a busy host is late by itself.
+async fn shortest_connect(at: SocketAddr) -> Option<Duration> {
+    let mut shortest = connect_time(at, PATIENCE).await?;
+    for _ in 1..TRIES {
+        shortest = shortest.min(connect_time(at, PATIENCE).await?);
+    }
+    Some(shortest)
 }
 
 /// How long a TCP handshake takes. A refusal is a round trip too.

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Writes the configuration of a small nginx into the directory $1, listening on port $2.
+set -eu
+mkdir -p "$1/html"
+echo "ok" > "$1/html/index.html"
+# Started by root, its workers would be somebody else, who may not look into this directory.
+if [ "$(id -u)" = 0 ]; then user="user root;"; else user=""; fi
+cat > "$1/nginx.conf" <<CONF
+daemon off;
+$user
+pid $1/nginx.pid;
+error_log $1/error.log;
+events {}
+http {
+  access_log off;
+  client_body_temp_path $1/body; proxy_temp_path $1/proxy; fastcgi_temp_path $1/fastcgi;
+  uwsgi_temp_path $1/uwsgi; scgi_temp_path $1/scgi;
+  server {
+    listen 127.0.0.1:$2;
+    location / {
+      root $1/html;
+      if (-f $1/maintenance) { return 503; }
+    }
+  }
+}
+CONF
