@@ -165,7 +165,9 @@ impl Owed for Filled {
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {
-        vec![Claim::exclusive(host, format!("file system {} of {}", self.device, self.path.display()))]
+        // By its device alone: it has many paths, and each has many spellings.
+        let (major, minor) = (nix::sys::stat::major(self.device), nix::sys::stat::minor(self.device));
+        vec![Claim::exclusive(host, format!("file system {major}:{minor}"))]
     }
 
     fn tier(&self) -> Tier {
