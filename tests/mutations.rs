@@ -159,6 +159,18 @@ fn logs() -> Vec<Vec<u8>> {
         format!(
             r#"{{"kind":"disk-fill","path":"/x","device":1,"bytes":2,"free_before":3,"holder":{identity}}}"#
         ),
+        format!(
+            r#"{{"kind":"inode-fill","path":"/x","device":1,"count":2,"free_before":3,"holder":{identity},"name":"n"}}"#
+        ),
+        format!(r#"{{"kind":"cpu","holder":{identity},"name":"n"}}"#),
+        r#"{"kind":"memory","bytes":1,"available_before":2,"mark":"m"}"#.to_owned(),
+        format!(r#"{{"kind":"fds","targets":[{{"process":{identity},"before":2,"during":1}}]}}"#),
+        format!(
+            r#"{{"kind":"starve","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"file":"f","before":"b","during":"d"}},"targets":[{identity}],"cores":1.0}}"#
+        ),
+        format!(
+            r#"{{"kind":"threads","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"file":"f","before":"b","during":"d"}},"targets":[{identity}]}}"#
+        ),
         r#"{"kind":"exec","undo":["a"],"remains":[],"undo_within":{"secs":1,"nanos":0},"directory":"/"}"#
             .to_owned(),
     ];

@@ -184,7 +184,7 @@ impl Arena {
 
     /// How long a fresh connection and its first answer take, from the service started by the run.
     fn answers_in(&self, port: u16) -> Duration {
-        let file = std::fs::File::open(format!("/proc/{}/ns/net", self.netns.pid())).unwrap();
+        let file = std::fs::File::open(format!("/proc/{}/ns/net", self.netns.holder())).unwrap();
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(file, CloneFlags::CLONE_NEWNET).unwrap();

@@ -68,3 +68,9 @@ impl Clock {
 pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
+
+/// The processor time that this thread has used (`CLOCK_THREAD_CPUTIME_ID`, clock_gettime(2)).
+#[must_use]
+pub fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
+}

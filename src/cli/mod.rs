@@ -1,5 +1,6 @@
 //! Floor 7: the doors: arguments in, exit code out; one file per command.
 
+mod balloon;
 mod check;
 mod completions;
 mod control;
@@ -152,6 +153,9 @@ enum Command {
     /// Guards a run; started by it
     #[command(hide = true)]
     Watchdog(watchdog::Guard),
+    /// Holds memory for a run; started by it
+    #[command(hide = true)]
+    Balloon(balloon::Balloon),
 }
 
 /// Reads the process's arguments and does what they say.
@@ -166,11 +170,14 @@ pub fn main() -> Exit {
             return if wrong { Exit::Usage } else { Exit::Passed };
         }
     };
-    // Namespaces can be tried only before there are threads.
-    if let Command::Doctor(doctor) = arguments.command {
-        return doctor.run();
-    }
-    let stage = matches!(arguments.command, Command::Demo(_)).then(demo::stage);
+    let command = match arguments.command {
+        // Namespaces can be tried only before there are threads.
+        Command::Doctor(doctor) => return doctor.run(),
+        // It holds memory, and nothing else.
+        Command::Balloon(balloon) => return balloon.run(),
+        other => other,
+    };
+    let stage = matches!(command, Command::Demo(_)).then(demo::stage);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -179,7 +186,7 @@ pub fn main() -> Exit {
         }
     };
     runtime.block_on(async {
-        match arguments.command {
+        match command {
             Command::Demo(demo) => {
                 demo.run(stage.unwrap_or_else(|| demo::Stage::Shared(String::new()))).await
             }
@@ -196,6 +203,7 @@ pub fn main() -> Exit {
             Command::Explain(explain) => explain.run(),
             Command::Completions(completions) => completions.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Balloon(balloon) => balloon.run(),
             Command::Shop(shop) => shop.run().await,
             Command::Watchdog(watchdog) => watchdog.run().await,
         }

@@ -251,7 +251,7 @@ fn say_rehearsal(objective: &Objective, foretold: &Rehearsal) -> String {
         ),
         None => format!("the guard stops none of {runs} rehearsed runs when {breach} % of looks turn bad"),
     };
-    format!("{name}: {found}; and {} % when half of what is tolerated is", percent(foretold.false_aborts))
+    format!("{name}: {found}; falsely, at half of what is tolerated, {} %", percent(foretold.false_aborts))
 }
 
 async fn look(

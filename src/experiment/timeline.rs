@@ -222,7 +222,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         let Some(value) = value else { continue };
         if !taken.contains(&word) {
             let remedy = match taken {
-                [] => "remove it: its own commands say whom it hurts".to_owned(),
+                [] => "remove it: its own fields say what it hurts".to_owned(),
                 taken => format!("say {}", taken.join(" and ")),
             };
             mistakes.error(value.place, format!("`{}` takes no `{word}`", harm.kind), remedy);

@@ -165,7 +165,7 @@ impl Owed for Filled {
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {
-        // By its device alone: it has many paths, and each has many spellings.
+        // By the device alone: a path may be written in many ways.
         let (major, minor) = (nix::sys::stat::major(self.device), nix::sys::stat::minor(self.device));
         vec![Claim::exclusive(host, format!("file system {major}:{minor}"))]
     }

@@ -2,12 +2,19 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod cpu;
 mod disk_fill;
 mod exec;
+mod fds;
+mod fenced;
+mod inode_fill;
 mod kill;
 mod latency;
+mod memory;
 mod pause;
 mod service;
+mod starve;
+mod threads;
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -17,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ability::{Ability, Extent};
 
+use crate::base::dice::fnv1a;
 use crate::base::{Dice, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
 use crate::hands::Heartbeat;
@@ -65,6 +73,12 @@ impl Site {
             [one] => format!("process {one}"),
             several => format!("processes {}", several.join(", ")),
         }
+    }
+
+    /// What the names that the fault gives have in common: eight hexadecimal digits, its own in this run and
+    /// among runs.
+    fn mark(&self) -> String {
+        format!("{:08x}", fnv1a(format!("{} {}", self.run, self.fault).as_bytes()) as u32)
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
@@ -428,6 +442,12 @@ kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
+    InodeFill: inode_fill::InodeFill, inode_fill::Taken;
+    Cpu: cpu::Cpu, cpu::Burning;
+    Memory: memory::Memory, memory::Hoarded;
+    Fds: fds::Fds, fds::Lowered;
+    Starve: starve::Starve, starve::Starved;
+    Threads: threads::Threads, threads::Confined;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

@@ -1,10 +1,14 @@
 //! Floor 2: what holds harm: the kernel objects whose death ends a fault, and the services an experiment starts.
 
+pub mod balloon;
+pub mod burner;
 pub mod command;
+pub mod fence;
 pub mod flow;
 pub mod heartbeat;
 pub mod hold;
 pub mod namespace;
+pub mod parked;
 pub mod proxy;
 pub mod queue;
 pub mod rules;

@@ -21,6 +21,9 @@ use crate::base::dice::fnv1a;
 /// Says the same to people, and stands in where the limit cannot be set.
 const VARIABLE: &str = "BROWNOUT_SERVICE";
 
+/// So often is the list read again because somebody ended meanwhile.
+const MOST_READINGS: u32 = 20;
+
 /// What the processes of one service of one run carry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -63,26 +66,59 @@ impl Mark {
     }
 
     /// All living processes that carry it, and the descendants of those; oldest first, never ourselves.
+    ///
+    /// One that ends while the list is read may have left a child that is not in it: the list is then read
+    /// again, so that what forks and ends, again and again, is met in the end.
     #[must_use]
     pub fn bearers(&self) -> Vec<Process> {
-        let mut bearers: BTreeSet<i32> = process::all().into_iter().filter(|pid| self.is_on(*pid)).collect();
-        let mut unasked: Vec<i32> = bearers.iter().copied().collect();
-        while let Some(parent) = unasked.pop() {
-            unasked.extend(process::children(parent).into_iter().filter(|child| bearers.insert(*child)));
+        self.meet(|_| {})
+    }
+
+    /// As [`Self::bearers`], and each is visited the moment it is met: a little later, what forks and ends
+    /// would be gone, and its child in its place.
+    pub fn meet(&self, mut visit: impl FnMut(&Process)) -> Vec<Process> {
+        let mut found = Vec::new();
+        for _ in 0..MOST_READINGS {
+            let (living, ended) = self.reading(&mut visit);
+            found = living;
+            if !found.is_empty() || !ended {
+                break;
+            }
         }
-        bearers.remove(&(std::process::id() as i32));
-        let mut found: Vec<Process> = bearers
-            .iter()
-            .filter_map(|pid| Process::of_pid(*pid).ok())
-            // Read once more now that it is pinned: its number may have been another process's.
-            .filter(|process| {
-                let pid = process.identity().pid;
-                self.is_on(pid) || process::parent(pid).is_some_and(|parent| bearers.contains(&parent))
-            })
-            .filter(Process::is_alive)
-            .collect();
         found.sort_by_key(|process| (process.identity().start, process.identity().pid));
         found
+    }
+
+    /// One reading of the list: who lives, and whether somebody that carries it ended meanwhile.
+    fn reading(&self, visit: &mut dyn FnMut(&Process)) -> (Vec<Process>, bool) {
+        let (mut found, mut ended) = (Vec::new(), false);
+        let mut seen = BTreeSet::new();
+        let mut pin = |pid: i32, found: &mut Vec<Process>, ours: &dyn Fn(i32) -> bool| {
+            if pid == std::process::id() as i32 || !ours(pid) {
+                return;
+            }
+            // Asked once more now that it is pinned: its number may have been another process's.
+            match Process::of_pid(pid) {
+                Ok(process) if ours(pid) && process.is_alive() => {
+                    visit(&process);
+                    found.push(process);
+                }
+                _ => ended = true,
+            }
+        };
+        // The newest first: they are the ones that are gone soonest.
+        for pid in process::all().into_iter().rev() {
+            pin(pid, &mut found, &|pid| self.is_on(pid));
+        }
+        seen.extend(found.iter().map(|process| process.identity().pid));
+        let mut unasked: Vec<i32> = seen.iter().copied().collect();
+        while let Some(parent) = unasked.pop() {
+            for child in process::children(parent).into_iter().filter(|child| seen.insert(*child)) {
+                pin(child, &mut found, &|pid| process::parent(pid) == Some(parent) || self.is_on(pid));
+                unasked.push(child);
+            }
+        }
+        (found, ended)
     }
 
     fn is_on(&self, pid: i32) -> bool {

@@ -1,8 +1,11 @@
 //! Floor 1: what the host is and has: processes, sockets, targets, names, users, rights, folders, terminals,
 //! netlink, a fine timer.
 
+pub mod cpu;
 pub mod folder;
+pub mod limit;
 pub mod mark;
+pub mod memory;
 pub mod names;
 pub mod netlink;
 pub mod process;

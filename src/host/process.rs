@@ -187,6 +187,15 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat_after_command(pid)?.get(1)?.parse().ok()
 }
 
+/// The processor time that a process has used, in steps of a clock tick (utime and stime, proc_pid_stat(5)).
+#[must_use]
+pub fn cpu_time(pid: i32) -> Option<Duration> {
+    let fields = stat_after_command(pid)?;
+    let ticks = |n: usize| fields.get(n)?.parse::<u64>().ok();
+    let a_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / a_second as f64))
+}
+
 /// The children of a process (proc_pid_children(5)); none where the kernel does not list them.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {

@@ -20,10 +20,14 @@ pub enum Capability {
     SetUid = 7,
     /// Change the network.
     NetAdmin = 12,
+    /// Lock memory.
+    IpcLock = 14,
     /// Trace processes of other users.
     SysPtrace = 19,
     /// Make namespaces, mount.
     SysAdmin = 21,
+    /// Exceed and change limits.
+    SysResource = 24,
 }
 
 /// What we may do on this host.

@@ -115,9 +115,14 @@ pub fn children(of: u32) -> Vec<String> {
 
 /// A small tmpfs of the test's own; `None`, loudly, where it may not be mounted.
 pub fn small_disk() -> Option<Mounted> {
+    disk("size=64m")
+}
+
+/// A tmpfs of the test's own, with these mount options; `None`, loudly, where it may not be mounted.
+pub fn disk(options: &str) -> Option<Mounted> {
     let folder = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m", "none"])
+        .args(["-t", "tmpfs", "-o", options, "none"])
         .arg(folder.path())
         .stderr(Stdio::null())
         .status()
@@ -137,6 +142,10 @@ impl Mounted {
     pub fn free(&self) -> u64 {
         let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
         stat.blocks_available() * stat.fragment_size()
+    }
+
+    pub fn free_inodes(&self) -> u64 {
+        nix::sys::statvfs::statvfs(self.0.path()).unwrap().files_available()
     }
 }
 
@@ -177,15 +186,14 @@ impl Netns {
         None
     }
 
-    /// The process that holds it.
-    pub fn pid(&self) -> u32 {
+    /// The process whose namespace it is.
+    pub fn holder(&self) -> u32 {
         self.0.pid()
     }
 
-    /// Whether a process is inside.
-    pub fn holds(&self, pid: &str) -> bool {
-        let net = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        net(pid).is_some() && net(pid) == net(&self.pid().to_string())
+    /// The namespace's own name, as every process in it shows it.
+    pub fn file(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/ns/net", self.holder())).unwrap()
     }
 
     /// A command that runs inside.
@@ -255,7 +263,7 @@ impl MachineState {
                 let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
                 String::from_utf8_lossy(&bytes).replace('\0', " ")
             };
-            let inside = netns.holds(&entry.file_name().to_string_lossy());
+            let inside = std::fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == netns.file());
             let (command, limits) = (read("cmdline"), read("limits"));
             // A mark is some 2^62 microseconds of real time.
             let limit = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"));

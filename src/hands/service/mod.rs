@@ -28,6 +28,8 @@ use crate::host::process::{Process, ProcessError, boot_id};
 pub const GRACE: Duration = Duration::from_secs(10);
 /// From SIGKILL to giving up: a process in an uninterruptible wait may not die.
 const DEATH: Duration = Duration::from_secs(5);
+/// So many readings in a row must find nobody.
+const EMPTY: u32 = 4;
 /// `setup` may take so long.
 const SETUP_WITHIN: Duration = Duration::from_mins(2);
 
@@ -146,6 +148,11 @@ impl Started {
         if self.boot == boot_id() { self.mark.bearers() } else { Vec::new() }
     }
 
+    /// As [`Self::members`], and each is visited the moment it is met.
+    fn meet(&self, visit: impl FnMut(&Process)) -> Vec<Process> {
+        if self.boot == boot_id() { self.mark.meet(visit) } else { Vec::new() }
+    }
+
     /// Its own folder and the run's, where the one lies in the other: then it goes with the service.
     fn home(&self) -> Option<(&Path, &Path)> {
         let dir = self.dir.as_deref()?;
@@ -258,24 +265,12 @@ async fn end(record: &Started) -> Result<(), Trouble> {
     let give_up_at = kill_at + DEATH;
     let mut asked = Vec::new();
     let mut refused = None;
-    // A process that forks while the list is read may escape one reading, so that two in a row must find
+    // A process that forks while the list is read may escape one reading, so that several in a row must find
     // none.
     let mut empty = 0;
-    while empty < 2 {
-        let members = record.members();
-        if members.is_empty() {
-            empty += 1;
-            continue;
-        }
-        empty = 0;
+    while empty < EMPTY {
         let (now, kill) = (Instant::now(), Instant::now() >= kill_at);
-        if now >= give_up_at {
-            let pids: Vec<String> = members.iter().map(|one| one.identity().pid.to_string()).collect();
-            let why = refused
-                .map_or_else(|| "they hang in the kernel".to_owned(), |why: ProcessError| why.to_string());
-            return Err(Trouble::Lives(format!("processes {} are still there: {why}", pids.join(", "))));
-        }
-        for member in &members {
+        let members = record.meet(|member| {
             let sent = if kill {
                 member.signal(Signal::SIGKILL)
             } else if asked.contains(member.identity()) {
@@ -287,11 +282,20 @@ async fn end(record: &Started) -> Result<(), Trouble> {
             if let Err(why @ ProcessError::Refused { .. }) = sent {
                 refused = Some(why);
             }
+        });
+        let Some(first) = members.first() else {
+            empty += 1;
+            continue;
+        };
+        empty = 0;
+        if now >= give_up_at {
+            let pids: Vec<String> = members.iter().map(|one| one.identity().pid.to_string()).collect();
+            let why = refused
+                .map_or_else(|| "they hang in the kernel".to_owned(), |why: ProcessError| why.to_string());
+            return Err(Trouble::Lives(format!("processes {} are still there: {why}", pids.join(", "))));
         }
-        if let Some(first) = members.first() {
-            // Woken by the oldest one's end, or soon: the list is short-lived.
-            first.wait_gone(Duration::from_millis(50)).await;
-        }
+        // Woken by the oldest one's end, or soon: the list is short-lived, and in the end every moment counts.
+        first.wait_gone(if kill { Duration::from_millis(1) } else { Duration::from_millis(50) }).await;
     }
     Ok(())
 }

@@ -1,0 +1,495 @@
+//! The faults on resources, through the real binary: each takes hold, is measured, and is gone whichever way its
+//! runner dies.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use support::{Owned, World, brownout, children, disk, eventually, said, skip};
+
+/// `brownout inject KIND ...` that would last a minute, with what it says to be read.
+fn inject(world: &World, kind: &str, arguments: &[&str]) -> Command {
+    let mut command = brownout(&world.state());
+    command.args(["inject", kind, "--yes", "--for", "60s"]).args(arguments).stderr(Stdio::piped());
+    command
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+fn watchdogs(runner: u32) -> Vec<u32> {
+    let runs_it = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("watchdog"))
+    };
+    children(runner).into_iter().filter(runs_it).map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Who ends the harm when nobody of ours is left.
+#[derive(Clone, Copy, PartialEq)]
+enum Last {
+    /// The kernel, at once.
+    Kernel,
+    /// `brownout recover`.
+    Recover,
+}
+
+/// Lets the runner die in three ways while its harm is live: killed; hanging; killed with its watchdog.
+fn gone_whichever_way_it_dies(kind: &str, arguments: &[&str], last: Last, harmed: impl Fn(&World) -> bool) {
+    let world = World::new();
+    let harmed = || harmed(&world);
+    assert!(!harmed(), "{kind} is there before anything was done");
+    let start = || {
+        let mut runner = Owned::start(&mut inject(&world, kind, arguments));
+        runner.took_hold();
+        assert!(harmed(), "{kind} took hold, and is not there");
+        runner
+    };
+
+    let mut killed = start();
+    let since = Instant::now();
+    killed.0.kill().unwrap();
+    eventually("it is gone after SIGKILL", || !harmed());
+    println!("{kind} gone {:?} after SIGKILL", since.elapsed());
+    killed.kill();
+    world.nothing_left();
+
+    let mut hanging = start();
+    signal(hanging.pid(), "-STOP");
+    eventually("it is gone after a hang", || !harmed());
+    world.nothing_left();
+    assert!(!hanging.0.wait().unwrap().success());
+
+    let mut alone = start();
+    // The runner stops first, so that it cannot notice that its watchdog is gone and undo by itself.
+    signal(alone.pid(), "-STOP");
+    let guards = watchdogs(alone.pid());
+    assert_eq!(guards.len(), 1, "one watchdog");
+    signal(guards[0], "-KILL");
+    alone.kill();
+    match last {
+        Last::Kernel => eventually("the kernel ends it", || !harmed()),
+        Last::Recover => assert!(harmed(), "{kind}: nobody was left to undo it"),
+    }
+    let recovered = brownout(&world.state()).arg("recover").output().unwrap();
+    assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    assert!(!harmed(), "{kind} is there after recover");
+    world.nothing_left();
+}
+
+/// What `inject` says when it refuses: exit code 6, and these words.
+fn refused(kind: &str, arguments: &[&str], words: &[&str]) {
+    let world = World::new();
+    let output = inject(&world, kind, arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{arguments:?}: {}", said(&output));
+    for word in words.iter().chain(&["nothing was touched"]) {
+        assert!(said(&output).contains(word), "{arguments:?} lacks `{word}`: {}", said(&output));
+    }
+}
+
+/// What `inject` says of a harm that runs its time.
+fn figures(kind: &str, time: &str, arguments: &[&str]) -> String {
+    let world = World::new();
+    let mut command = brownout(&world.state());
+    let output = command.args(["inject", kind, "--yes", "--for", time]).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    world.nothing_left();
+    said(&output)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn inodes_that_were_taken_are_free_again_whichever_way_the_runner_dies() {
+    let Some(disk) = disk("size=64m,nr_inodes=90000") else { return };
+    let before = disk.free_inodes();
+    let place = text(disk.0.path()).to_owned();
+    // More than a process may have descriptors, or one socket takes.
+    let arguments = ["leave=200", "--path", &place];
+    gone_whichever_way_it_dies("inode-fill", &arguments, Last::Kernel, |_| {
+        assert_eq!(std::fs::read_dir(disk.0.path()).unwrap().count(), 0, "the files have no names");
+        disk.free_inodes() != before
+    });
+}
+
+#[test]
+fn a_file_system_without_inodes_makes_no_file_though_it_has_space() {
+    let Some(disk) = disk("size=64m,nr_inodes=1000") else { return };
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(
+        &world,
+        "inode-fill",
+        &["leave=0", "floor=0", "--path", text(disk.0.path())],
+    ));
+    runner.took_hold();
+    let made = std::fs::write(disk.0.path().join("new"), "");
+    assert_eq!(made.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    assert!(disk.free() > 60 << 20);
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    std::fs::write(disk.0.path().join("new"), "").unwrap();
+}
+
+#[test]
+fn inodes_are_never_taken_below_the_floor_nor_beyond_what_there_is() {
+    let Some(disk) = disk("size=64m,nr_inodes=1000") else { return };
+    let place = ["--path", text(disk.0.path())];
+    let with = |one: &'static str| [&[one], &place[..]].concat();
+    refused("inode-fill", &with("leave=50"), &["would leave fewer than the floor of 100"]);
+    refused("inode-fill", &with("count=0"), &["none would be taken"]);
+    refused("inode-fill", &[&["count=1", "leave=1"], &place[..]].concat(), &["said twice"]);
+    refused("inode-fill", &with("count=500000000"), &["of the 999 inodes free"]);
+    let said = figures("inode-fill", "300ms", &with("percent=50%"));
+    assert!(said.contains("asked 499 inodes, free ones fell by 499 to 500"), "{said}");
+    assert_eq!(disk.free_inodes(), 999);
+}
+
+/// Whether a process other than a test's own, started with this state folder, has threads that burn.
+fn burns(state: &Path) -> bool {
+    let runner = |entry: &std::fs::DirEntry| {
+        let state = format!("BROWNOUT_STATE={}", state.display());
+        std::fs::read(entry.path().join("environ"))
+            .is_ok_and(|text| text.split(|byte| *byte == 0).any(|one| one == state.as_bytes()))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(runner);
+    let threads =
+        processes.flat_map(|entry| std::fs::read_dir(entry.path().join("task")).into_iter().flatten());
+    threads.flatten().any(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("burn-"))
+    })
+}
+
+#[test]
+fn burners_are_gone_whichever_way_the_runner_dies() {
+    gone_whichever_way_it_dies("cpu", &["load=5%"], Last::Kernel, |world| burns(&world.state()));
+}
+
+#[test]
+fn what_was_burnt_is_measured_and_said() {
+    let said = figures("cpu", "1500ms", &["load=0.2 cores"]);
+    assert!(said.contains("asked 0.2, burnt 0.") && said.contains("cores' worth"), "{said}");
+    refused("cpu", &["load=4000 cores"], &["4000 cores are asked, and there are"]);
+}
+
+/// The processes that hold memory for a runner with this state folder, with what they hold, in bytes.
+fn balloons(state: &Path) -> Vec<(u32, u64)> {
+    let word = format!("BROWNOUT_STATE={}", state.display());
+    let ours = |entry: &std::fs::DirEntry| {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        read("cmdline").split(|byte| *byte == 0).nth(1) == Some(b"balloon")
+            && read("environ").split(|byte| *byte == 0).any(|one| one == word.as_bytes())
+    };
+    let held = |entry: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, kib << 10))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(ours).filter_map(held).collect()
+}
+
+#[test]
+fn memory_is_free_again_whichever_way_the_runner_dies() {
+    gone_whichever_way_it_dies("memory", &["size=64MiB"], Last::Kernel, |world| {
+        let held = balloons(&world.state());
+        assert!(held.len() <= 1);
+        // While it goes it holds less and less.
+        held.iter().any(|(_, bytes)| *bytes > 0)
+    });
+}
+
+#[test]
+fn what_memory_is_held_is_measured_and_said_and_never_below_the_floor() {
+    let said = figures("memory", "300ms", &["size=64MiB"]);
+    assert!(said.contains("asked 64 MiB, holds 64"), "{said}");
+    refused("memory", &["leave=255MiB"], &["would leave less than the floor of 256 MiB"]);
+    refused("memory", &["size=1MiB", "floor=1000TiB"], &["would leave less than the floor"]);
+    refused("memory", &["size=1MiB", "percent=1%"], &["said twice"]);
+}
+
+#[test]
+fn the_holder_of_the_memory_is_the_first_to_be_killed_and_the_run_stands_it() {
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(&world, "memory", &["size=32MiB"]));
+    runner.took_hold();
+    let [(holder, _)] = balloons(&world.state())[..] else { panic!("one process holds it") };
+    let score = std::fs::read_to_string(format!("/proc/{holder}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "1000");
+    signal(holder, "-KILL");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+}
+
+/// A process that does something on request and prints how it went.
+struct Target {
+    process: Owned,
+    pid_file: tempfile::NamedTempFile,
+}
+
+impl Target {
+    /// `python` is run for every line on its standard input, and its standard output read.
+    fn start(python: &str) -> Self {
+        let script = format!(
+            "import sys,os,time,threading\nprint('ready',flush=True)\nfor line in sys.stdin:\n  {}",
+            python.replace('\n', "\n  ")
+        );
+        let mut command = Command::new("python3");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut target =
+            Self { process: Owned::start(&mut command), pid_file: tempfile::NamedTempFile::new().unwrap() };
+        std::fs::write(target.pid_file.path(), target.process.pid().to_string()).unwrap();
+        assert_eq!(target.hear(), "ready");
+        target
+    }
+
+    fn ask(&mut self) -> String {
+        writeln!(self.process.0.stdin.as_mut().unwrap()).unwrap();
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        // Byte by byte, so that nothing is kept for a reader that is gone.
+        BufReader::with_capacity(1, self.process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The control groups it is in.
+    fn groups(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/cgroup", self.process.pid())).unwrap()
+    }
+
+    /// A line of its /proc/PID/limits.
+    fn limit(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/limits", self.process.pid())).unwrap();
+        text.lines().find(|line| line.starts_with(name)).unwrap().to_owned()
+    }
+}
+
+/// Opens files until it cannot, says how many it could and why no more, and closes them.
+const OPENS: &str = "held=[]\ntry:\n  while len(held)<50: held.append(os.open('/dev/null',0))\n  why=0\nexcept OSError as e: why=e.errno\nprint(len(held),why,flush=True)\nfor fd in held: os.close(fd)";
+
+#[test]
+fn a_process_has_few_descriptors_left_until_its_limit_is_what_it_was() {
+    let mut target = Target::start(OPENS);
+    let before = target.limit("Max open files");
+    assert_eq!(target.ask(), "50 0");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let mut runner = Owned::start(&mut inject(&world, "fds", &["leave=2", "--pid-file", &pid_file]));
+    runner.took_hold();
+    assert_eq!(target.ask(), format!("2 {}", nix::errno::Errno::EMFILE as i32));
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.limit("Max open files"), before);
+    assert_eq!(target.ask(), "50 0");
+    let said = figures("fds", "100ms", &["leave=3", "--pid-file", &pid_file]);
+    assert!(
+        said.contains("asked to leave 3; process") && said.contains("has 3 left of 6, before of"),
+        "{said}"
+    );
+    refused("fds", &["leave=4000000000", "--pid-file", &pid_file], &["left of", "as it is"]);
+}
+
+#[test]
+fn limits_are_brought_back_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let before = target.limit("Max open files");
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("fds", &["leave=1", "--pid-file", pid_file], Last::Recover, |_| {
+        target.limit("Max open files") != before
+    });
+}
+
+#[test]
+fn a_limit_that_somebody_changed_meanwhile_is_left_alone() {
+    let target = Target::start("pass");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    let mut runner = Owned::start(&mut inject(&world, "fds", &["--pid-file", pid_file]));
+    runner.took_hold();
+    let pid = target.process.pid().to_string();
+    assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=77:"]).status().unwrap().success());
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert!(target.limit("Max open files").contains(" 77 "));
+}
+
+/// Whether we have a capability, by its number.
+fn capable(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap() >> number & 1 == 1
+}
+
+#[test]
+fn the_limits_of_another_users_process_are_refused_where_the_right_is_missing() {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can start a process as somebody else");
+    }
+    if capable(CAP_SYS_RESOURCE) {
+        return; // Nothing is missing here.
+    }
+    let target = Owned::start(Command::new("sleep").arg("64").uid(65534).gid(65534));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), target.pid().to_string()).unwrap();
+    let words = ["are not ours to change", "it takes CAP_SYS_RESOURCE, or to be its user"];
+    refused("fds", &["--pid-file", text(file.path())], &words);
+}
+
+/// Where processes are limited here: in cgroups of version 1 anywhere, in version 2 in a group of their own.
+struct Group {
+    /// For version 2: the group that the target was put into.
+    own: Option<std::path::PathBuf>,
+}
+
+impl Group {
+    /// `None`, loudly, where nothing can be limited.
+    fn of(target: &Target, controller: &str) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mount = |fits: &dyn Fn(&str, &str) -> bool| {
+            mounts.lines().find_map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                fits(words[2], words[3]).then(|| std::path::PathBuf::from(words[1]))
+            })
+        };
+        if mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == controller)).is_some() {
+            return Some(Self { own: None });
+        }
+        let root = mount(&|kind, _| kind == "cgroup2").unwrap_or_default();
+        let own = root.join(format!("brownout-test-{}", target.process.pid()));
+        let subtree = std::fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
+        let made = subtree.split_whitespace().any(|one| one == controller)
+            && std::fs::create_dir(&own).is_ok()
+            && std::fs::write(own.join("cgroup.procs"), target.process.pid().to_string()).is_ok();
+        if !made {
+            skip(&format!("no cgroup of our own here may limit {controller}"));
+            return None;
+        }
+        Some(Self { own: Some(own) })
+    }
+
+    /// Whether a target is limited, by the file of the limit in version 2.
+    fn limits(&self, target: &Target, file: &str) -> bool {
+        if let Some(own) = &self.own {
+            return !std::fs::read_to_string(own.join(file)).unwrap().starts_with("max");
+        }
+        target.groups().contains("/brownout-")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            let root = own.parent().unwrap().join("cgroup.procs");
+            for pid in std::fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default().lines() {
+                let _ = std::fs::write(&root, pid);
+            }
+            let _ = std::fs::remove_dir(own);
+        }
+    }
+}
+
+/// Computes for half a second and says which percentage of it it got.
+const COMPUTES: &str = "begun,used=time.monotonic(),time.process_time()\nwhile time.monotonic()<begun+.5: pass\nprint(round(100*(time.process_time()-used)/(time.monotonic()-begun)),flush=True)";
+
+#[test]
+fn a_starved_process_gets_its_quota_and_no_more() {
+    let mut target = Target::start(COMPUTES);
+    let Some(_group) = Group::of(&target, "cpu") else { return };
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let before = target.groups();
+    let mut runner =
+        Owned::start(&mut inject(&world, "starve", &["quota=0.1 cores", "--pid-file", &pid_file]));
+    runner.took_hold();
+    let percent: u32 = target.ask().parse().unwrap();
+    println!("asked 10% of a core, got {percent}%");
+    // A busy host gives less; a first period that had begun, more.
+    assert!(percent <= 20, "{percent}");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.groups(), before);
+    let said = figures("starve", "1500ms", &["quota=5%", "--pid-file", &pid_file]);
+    assert!(said.contains("asked for at most 0.") && said.contains("cores' worth, used 0."), "{said}");
+    refused("starve", &["quota=100%", "--pid-file", &pid_file], &["or none at all"]);
+}
+
+#[test]
+fn a_quota_is_gone_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let Some(group) = Group::of(&target, "cpu") else { return };
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("starve", &["quota=50%", "--pid-file", pid_file], Last::Recover, |_| {
+        group.limits(&target, "cpu.max")
+    });
+}
+
+/// Starts threads until it cannot, says how many it could, and ends them.
+const THREADS: &str = "end,started=threading.Event(),[]\ntry:\n  while len(started)<20:\n    t=threading.Thread(target=end.wait); t.start(); started.append(t)\nexcept RuntimeError: pass\nprint(len(started),flush=True)\nend.set()\nfor t in started: t.join()";
+
+#[test]
+fn a_process_can_start_few_threads_until_its_limit_is_gone() {
+    let mut target = Target::start(THREADS);
+    let Some(_group) = Group::of(&target, "pids") else { return };
+    assert_eq!(target.ask(), "20");
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let mut runner = Owned::start(&mut inject(&world, "threads", &["leave=3", "--pid-file", &pid_file]));
+    runner.took_hold();
+    assert_eq!(target.ask(), "3");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.ask(), "20");
+    let said = figures("threads", "100ms", &["leave=2", "--pid-file", &pid_file]);
+    assert!(said.contains("asked to leave 2; 1 threads of at most 3, so 2 left"), "{said}");
+}
+
+#[test]
+fn a_limit_on_threads_is_gone_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let Some(group) = Group::of(&target, "pids") else { return };
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    gone_whichever_way_it_dies("threads", &["--pid-file", pid_file], Last::Recover, |_| {
+        group.limits(&target, "pids.max")
+    });
+}
+
+#[test]
+fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
+    let target = Target::start("pass");
+    if Group::of(&target, "cpu").is_none_or(|group| group.own.is_some()) {
+        return; // Said already, or one group for all of the test: the limits of version 2 have tests of their own.
+    }
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    let state = || (target.groups(), target.limit("Max open files"));
+    let before = state();
+    for (kind, argument) in [("fds", "leave=0"), ("threads", "leave=0"), ("starve", "quota=50%")] {
+        // From before the log exists to well after the harm; spread, not random, so that every run covers them.
+        for step in 0..15_u64 {
+            let world = World::new();
+            let mut runner = Owned::start(&mut inject(&world, kind, &[argument, "--pid-file", pid_file]));
+            std::thread::sleep(std::time::Duration::from_millis(step * 3));
+            runner.kill();
+            eventually("the watchdog or the next start pays", || {
+                brownout(&world.state()).arg("recover").output().unwrap().status.success()
+                    && support::logs(&world.state()).is_empty()
+            });
+            assert_eq!(state(), before, "{kind} killed after {} ms", step * 3);
+        }
+    }
+}
