@@ -177,19 +177,6 @@ impl Arena {
         logs(&self.state()).iter().fold(read(&self.here().join("said")), |text, log| text + &read(log))
     }
 
-    /// The watchdog of the run, once it is posted.
-    fn watchdog(runner: u32) -> Option<u32> {
-        let tasks = std::fs::read_dir(format!("/proc/{runner}/task")).ok()?;
-        let children = tasks.flatten().flat_map(|task| {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            children.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()
-        });
-        children.into_iter().find(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains("\0watchdog\0")
-        })
-    }
-
     fn entries(&self) -> usize {
         let bytes = |log: &PathBuf| std::fs::read(log).unwrap_or_default();
         logs(&self.state()).iter().flat_map(bytes).filter(|byte| *byte == b'\n').count()
@@ -226,6 +213,19 @@ impl Arena {
             .iter()
             .all(|name| told.contains(&format!("fault {name} took hold")))
     }
+}
+
+/// The watchdog of the run, once it is posted.
+fn watchdog_of(runner: u32) -> Option<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{runner}/task")).ok()?;
+    let children = tasks.flatten().flat_map(|task| {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()
+    });
+    children.into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("\0watchdog\0")
+    })
 }
 
 fn signal(signal: &str, pid: u32) -> bool {
@@ -316,7 +316,7 @@ fn killed_at_random_instants_nothing_is_left_whoever_is_killed() {
         let mut runner = Owned::start(&mut arena.run());
         let pid = runner.pid();
         waits_for("the instant", &mut runner, || begun.elapsed() >= after);
-        let watchdog = Arena::watchdog(pid);
+        let watchdog = watchdog_of(pid);
         let mut nobody_was_left = false;
         // Before the watchdog is posted, or after it was sent home, there is only the runner to kill.
         let whom = if watchdog.is_some() { whom } else { 0 };
@@ -356,7 +356,7 @@ fn a_hung_runner_loses_its_delay_within_the_lease_and_everything_within_five_sec
     let before = arena.seen();
     arena.write("30s");
     let mut runner = Owned::start(&mut arena.run());
-    waits_for("all five faults", &mut runner, || arena.all_five_are_live());
+    assert!(waits_for("all five faults", &mut runner, || arena.all_five_are_live()), "{}", arena.told());
     let port = arena.port();
     assert!(arena.answers_in(port) >= Duration::from_millis(120), "a handshake and a request are delayed");
     assert_ne!(tracer(arena.paused.pid()), "0");
@@ -386,8 +386,8 @@ fn recover_itself_may_be_killed_and_started_again() {
     arena.write("30s");
     for step in 0..8_u64 {
         let mut runner = Owned::start(&mut arena.run());
-        waits_for("all five faults", &mut runner, || arena.all_five_are_live());
-        let watchdog = Arena::watchdog(runner.pid()).unwrap();
+        assert!(waits_for("all five faults", &mut runner, || arena.all_five_are_live()), "{}", arena.told());
+        let watchdog = watchdog_of(runner.pid()).unwrap();
         assert!(signal("-STOP", runner.pid()) && signal("-KILL", watchdog));
         runner.kill();
         assert!(arena.here().join("flag").exists(), "nobody was left to undo it");
@@ -405,7 +405,7 @@ fn two_runs_at_once_are_fine_unless_they_want_the_same() {
     let before = arena.seen();
     arena.write("30s");
     let mut runner = Owned::start(&mut arena.run());
-    waits_for("all five faults", &mut runner, || arena.all_five_are_live());
+    assert!(waits_for("all five faults", &mut runner, || arena.all_five_are_live()), "{}", arena.told());
     for wanted in [
         &["pause", "--pid-file", "paused"][..],
         &["disk-fill", "size=1MiB", "--path", "disk"],
@@ -451,11 +451,10 @@ fn every_kind_of_leftover_is_found() {
     inside("nft add table inet left");
     found("a table", "+ table: table inet left");
     inside("nft delete table inet left");
-    inside("ip link set lo mtu 1500");
     inside("tc qdisc add dev lo root pfifo");
     found("a qdisc", "pfifo");
     inside("tc qdisc del dev lo root");
-    clean("the qdisc is gone");
+    clean("the qdisc is as it was");
 
     let listening =
         "import socket,time; s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); time.sleep(60)";
@@ -508,7 +507,7 @@ fn what_an_injection_started_does_no_harm_after_its_undo() {
     let arguments = ["inject", "exec", "--yes", "--for", "30s", &slow, &own_undo(&arena)];
     let mut command = arena.command(&arguments);
     let mut runner = Owned::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-    waits_for("the injection begins", &mut runner, || arena.here().join("begun").exists());
+    assert!(waits_for("the injection begins", &mut runner, || arena.here().join("begun").exists()));
     runner.kill();
     arena.settles(&before, false, "killed while injecting");
     std::thread::sleep(Duration::from_millis(1500));

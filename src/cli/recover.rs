@@ -113,6 +113,7 @@ impl Recover {
         }
         let left = runs.iter().any(|told| match told.outcome {
             Outcome::Owed => !told.owes.is_empty(),
+            // Who pays it is not done after all this time.
             Outcome::NotUndone | Outcome::Busy => true,
             Outcome::Running | Outcome::Undone => false,
         });

@@ -129,7 +129,6 @@ impl Services {
             };
             unpaid.extend(written.err().map(|why| Unpaid::of(&entry, why)));
         }
-        unpaid.extend(half_started(&log, &unpaid).await);
         unpaid
     }
 
@@ -138,26 +137,6 @@ impl Services {
         let name = running.iter().find(|(_, up)| up.number == number).map(|(name, _)| name.clone())?;
         running.remove(&name).map(|up| up.running)
     }
-}
-
-/// Stops what was recorded but never came up: its start failed, or the run was stopped during it.
-async fn half_started(log: &SharedLog, tried: &[Unpaid]) -> Vec<Unpaid> {
-    let owed = with_log(log, |log| log.owed().map(|(n, entry)| (n, entry.clone())).collect::<Vec<_>>()).await;
-    let mut unpaid = Vec::new();
-    for (number, entry) in owed.unwrap_or_default() {
-        let known = tried.iter().any(|one| one.fault == entry.fault);
-        if known || !matches!(entry.owed, AnyOwed::Service(_)) {
-            continue;
-        }
-        let written = match settle(&entry, || {}).await {
-            Ok(()) => with_log(log, move |log| log.undone(number).map_err(|why| why.to_string()))
-                .await
-                .and_then(|result| result),
-            Err(why) => Err(why),
-        };
-        unpaid.extend(written.err().map(|why| Unpaid::of(&entry, why)));
-    }
-    unpaid
 }
 
 fn spec(run: RunId, service: &Service, directory: &Path, folder: &Path) -> Spec {
