@@ -189,9 +189,11 @@ impl Listener for Story {
                     sudo_user: sudo_user.clone(),
                     host: host.clone(),
                     brownout: version.clone(),
-                    repeat: match file.starts_with("brownout ") {
-                        true => format!("{file} --seed {seed}"), // No file, but a whole command.
-                        false => format!("brownout run {} --seed {seed}", words::quoted(file)),
+                    // No file, but a whole command, where there is none.
+                    repeat: if file.starts_with("brownout ") {
+                        format!("{file} --seed {seed}")
+                    } else {
+                        format!("brownout run {} --seed {seed}", words::quoted(file))
                     },
                     began: at.clone(),
                     ended: at.clone(),
