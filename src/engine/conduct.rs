@@ -84,7 +84,7 @@ enum Said {
     /// Done; or half done, with why.
     Injected(usize, Box<Recorded>, Held, Result<(), String>),
     /// Taken back and seen to be gone, or not; when, and how long that took.
-    Gone { fault: usize, at: Duration, took: Duration, unpaid: Option<Unpaid> },
+    Gone { fault: usize, name: String, at: Duration, took: Duration, unpaid: Option<Unpaid> },
     /// It cannot be done, and nothing was done.
     Refused(usize, String),
     /// The file that stops a run has appeared.
@@ -288,7 +288,7 @@ impl<'l> Conductor<'l> {
             // Stopped meanwhile: it was never done, but it is owed until the log says otherwise.
             Said::Recorded(fault, recorded) => self.undo(fault, *recorded, Held::default().into(), None),
             Said::Injected(fault, recorded, held, result) => self.injected(fault, *recorded, held, result),
-            Said::Gone { fault, at, took, unpaid } => self.gone(fault, at, took, unpaid),
+            Said::Gone { fault, name, at, took, unpaid } => self.gone(fault, name, at, took, unpaid),
             Said::Back { expect, met } => self.back(expect, met),
             Said::KillSwitch(path) => {
                 self.stop_for(StopReason::Guard, format!("the kill switch {} was pulled", path.display()));

@@ -195,19 +195,23 @@ impl Conductor<'_> {
                 Err(why) => Err(why),
             };
             let unpaid = written.err().map(|why| Unpaid::of(&entry, why));
-            Said::Gone { fault, at, took: at.saturating_sub(decided), unpaid }
+            Said::Gone { fault, name: entry.fault, at, took: at.saturating_sub(decided), unpaid }
         };
         self.steps.spawn_on(step, &self.hands);
     }
 
-    pub(super) fn gone(&mut self, fault: usize, at: Duration, took: Duration, unpaid: Option<Unpaid>) {
+    pub(super) fn gone(
+        &mut self,
+        fault: usize,
+        name: String,
+        at: Duration,
+        took: Duration,
+        unpaid: Option<Unpaid>,
+    ) {
         self.timeline.ended(fault, self.since_zero(at));
         self.judge.fault_ended(fault, at);
         match unpaid {
-            None => {
-                let fault = self.experiment().faults[fault].name.clone();
-                self.tell(What::Undone { fault, took_ms: took.as_secs_f64() * 1e3 });
-            }
+            None => self.tell(What::Undone { fault: name, took_ms: took.as_secs_f64() * 1e3 }),
             Some(unpaid) => {
                 self.not_undone(unpaid);
                 self.stop_for(StopReason::Trouble, "a fault could not be undone");
