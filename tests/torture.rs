@@ -16,9 +16,9 @@ use nix::sched::{CloneFlags, setns};
 use support::{LIMIT, MachineState, Mounted, Netns, Owned, eventually, logs, said, small_disk, tracer};
 
 /// A hung runner's harm is gone by then.
-const HUNG: Duration = Duration::from_secs(5);
+const HUNG: Duration = Duration::from_secs(30);
 /// The lease of the packet queue, and what the kernel may be late by.
-const LEASE: Duration = Duration::from_millis(2100);
+const LEASE: Duration = Duration::from_millis(2800);
 /// Kills at random instants, when the environment does not say.
 const KILLS: usize = 40;
 /// Worlds at once.
