@@ -81,8 +81,12 @@ pub(super) fn load(draft: Draft, surroundings: &mut Surroundings, warn: bool) ->
         Err(Refused { mistakes, sources }) => {
             let _ = write!(errors, "{}", mistakes.render(&sources, colour));
             let (count, _) = mistakes.counts();
-            let _ =
-                writeln!(errors, "{count} mistake{}; nothing was touched", if count == 1 { "" } else { "s" });
+            let _ = writeln!(
+                errors,
+                "{count} mistake{}{}; nothing was touched",
+                if count == 1 { "" } else { "s" },
+                sources.first().map_or_else(String::new, |file| format!(" in {file}"))
+            );
             Err(Exit::Usage)
         }
     }

@@ -46,6 +46,12 @@ impl Sources {
         self.files.get(place.source).map_or(("", ""), |(path, text)| (path, text))
     }
 
+    /// The path of the file that was asked for; `None` when it could not be read.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        self.files.first().map(|(path, _)| path.as_str())
+    }
+
     /// `file:line` of a place.
     #[must_use]
     pub fn line(&self, place: Place) -> String {
