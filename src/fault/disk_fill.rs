@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError, asked};
 use crate::base::{Bytes, Percent};
 use crate::host::process::Identity;
 use crate::host::rights::Rights;
@@ -56,26 +56,15 @@ for    = "30s"
 "#;
 
     async fn survey(&self, site: &Site) -> Result<Filled, Refusal> {
-        let path = site.target.place.clone().ok_or_else(|| {
-            site.refuse(
-                "it has no place to fill".to_owned(),
-                "give it `target = { path = \"/var/lib/app\" }`",
-            )
-        })?;
-        let unreadable =
-            |why: String| site.refuse(format!("{}: {why}", path.display()), "name an existing directory");
-        let device = std::fs::metadata(&path).map_err(|why| unreadable(why.to_string()))?.dev();
-        let free = free_bytes(&path).map_err(|why| unreadable(why.to_string()))?;
-        let bytes = match (self.size, self.percent, self.leave) {
-            (Some(size), None, None) => size.0,
-            (None, Some(percent), None) => (free as f64 * percent.share()) as u64,
-            (None, None, Some(leave)) => free.saturating_sub(leave.0),
-            _ => {
-                return Err(site.refuse(
-                    "how much is not said, or said twice".to_owned(),
-                    "give one of `size`, `percent`, `leave`",
-                ));
-            }
+        let (path, device) = site.place_to_fill()?;
+        let free = free_bytes(&path).map_err(|why| site.unreadable(&path, &why))?;
+        let Some(bytes) =
+            asked(free, self.size.map(|size| size.0), self.percent, self.leave.map(|leave| leave.0))
+        else {
+            return Err(site.refuse(
+                "how much is not said, or said twice".to_owned(),
+                "give one of `size`, `percent`, `leave`",
+            ));
         };
         let most = free.saturating_sub(self.floor.0);
         if bytes == 0 || bytes > most {

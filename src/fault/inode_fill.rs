@@ -1,13 +1,12 @@
 //! `inode-fill`: a file system runs out of inodes, by files that have no names.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError, asked};
 use crate::base::{Bytes, Percent};
 use crate::hands::parked::{Parked, is_there};
 use crate::host::memory;
@@ -64,32 +63,19 @@ for    = "30s"
 "#;
 
     async fn survey(&self, site: &Site) -> Result<Taken, Refusal> {
-        let path = site.target.place.clone().ok_or_else(|| {
-            site.refuse(
-                "it has no place to fill".to_owned(),
-                "give it `target = { path = \"/var/lib/app\" }`",
-            )
-        })?;
-        let unreadable =
-            |why: String| site.refuse(format!("{}: {why}", path.display()), "name an existing directory");
-        let device = std::fs::metadata(&path).map_err(|why| unreadable(why.to_string()))?.dev();
-        let Inodes { all, free } = inodes(&path).map_err(|why| unreadable(why.to_string()))?;
+        let (path, device) = site.place_to_fill()?;
+        let Inodes { all, free } = inodes(&path).map_err(|why| site.unreadable(&path, &why))?;
         if all == 0 {
             return Err(site.refuse(
                 format!("the file system of {} makes inodes as they are needed", path.display()),
                 "use `disk-fill`: it runs out of files only when it runs out of space",
             ));
         }
-        let count = match (self.count, self.percent, self.leave) {
-            (Some(count), None, None) => count,
-            (None, Some(percent), None) => (free as f64 * percent.share()) as u64,
-            (None, None, Some(leave)) => free.saturating_sub(leave),
-            _ => {
-                return Err(site.refuse(
-                    "how many is not said, or said twice".to_owned(),
-                    "give one of `count`, `percent`, `leave`",
-                ));
-            }
+        let Some(count) = asked(free, self.count, self.percent, self.leave) else {
+            return Err(site.refuse(
+                "how many is not said, or said twice".to_owned(),
+                "give one of `count`, `percent`, `leave`",
+            ));
         };
         if count == 0 || count > free.saturating_sub(self.floor) {
             return Err(site.refuse(

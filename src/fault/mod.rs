@@ -17,7 +17,8 @@ mod starve;
 mod threads;
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use ability::{Ability, Extent};
 
 use crate::base::dice::fnv1a;
-use crate::base::{Dice, RunId};
+use crate::base::{Dice, Percent, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
 use crate::hands::Heartbeat;
 use crate::host::process::Identity;
@@ -88,8 +89,37 @@ impl Site {
         Ok(())
     }
 
+    /// The place to fill, and the device its file system is on.
+    fn place_to_fill(&self) -> Result<(PathBuf, u64), Refusal> {
+        let Some(path) = self.target.place.clone() else {
+            return Err(self.refuse(
+                "it has no place to fill".to_owned(),
+                "give it `target = { path = \"/var/lib/app\" }`",
+            ));
+        };
+        match std::fs::metadata(&path) {
+            Ok(entry) => Ok((path, entry.dev())),
+            Err(why) => Err(self.unreadable(&path, &why)),
+        }
+    }
+
+    fn unreadable(&self, path: &Path, why: &dyn std::fmt::Display) -> Refusal {
+        self.refuse(format!("{}: {why}", path.display()), "name an existing directory")
+    }
+
     fn refuse(&self, why: String, remedy: &str) -> Refusal {
         Refusal { fault: self.fault.clone(), why, remedy: remedy.to_owned() }
+    }
+}
+
+/// How much of what is free is asked for: exactly so much, a share of it, or all but so much; `None` unless
+/// exactly one of them is said.
+fn asked(free: u64, exact: Option<u64>, percent: Option<Percent>, leave: Option<u64>) -> Option<u64> {
+    match (exact, percent, leave) {
+        (Some(exact), None, None) => Some(exact),
+        (None, Some(percent), None) => Some((free as f64 * percent.share()) as u64),
+        (None, None, Some(leave)) => Some(free.saturating_sub(leave)),
+        _ => None,
     }
 }
 
