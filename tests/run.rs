@@ -474,9 +474,14 @@ fn a_fault_repeated_faster_than_it_can_be_is_done_as_often_as_asked() {
     );
     let ran = lab.run(&(lab.watched() + &slow));
     ran.ends(0, "kept");
-    let undone = ran.journal.iter().filter(|event| event["event"] == "undone");
-    let undone: Vec<_> = undone.map(|event| event["fault"].as_str().unwrap()).collect();
-    assert_eq!(undone, ["again", "again#2", "again#3"], "each end has the name of its beginning");
+    // Each time by its own name, so that whoever reads it sees which is gone.
+    for event in ["injecting", "live", "undone"] {
+        let told = ran.journal.iter().filter(|heard| heard["event"] == event);
+        let names: Vec<&str> = told.map(|heard| heard["fault"].as_str().unwrap()).collect();
+        assert_eq!(names, ["again", "again#2", "again#3"], "{event}");
+    }
+    let told = said(&ran.output);
+    assert!(!told.contains("its undo was not seen"), "{told}");
     lab.clean();
 }
 

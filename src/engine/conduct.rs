@@ -85,8 +85,8 @@ enum Said {
     Injected(usize, Box<Recorded>, Held, Result<(), String>),
     /// Taken back and seen to be gone, or not; when, and how long that took.
     Gone { fault: usize, name: String, at: Duration, took: Duration, unpaid: Option<Unpaid> },
-    /// It cannot be done, and nothing was done.
-    Refused(usize, String),
+    /// It cannot be done that time (counted from 0), and nothing was done.
+    Refused(usize, u32, String),
     /// The file that stops a run has appeared.
     KillSwitch(PathBuf),
     /// What a fault hit is back (or never came within the time).
@@ -283,7 +283,7 @@ impl<'l> Conductor<'l> {
 
     fn hear(&mut self, said: Said) {
         match said {
-            Said::Refused(fault, why) => self.refused(fault, &why),
+            Said::Refused(fault, nth, why) => self.refused(fault, nth, &why),
             Said::Recorded(fault, recorded) if self.injecting => self.inject(fault, recorded),
             // Stopped meanwhile: it was never done, but it is owed until the log says otherwise.
             Said::Recorded(fault, recorded) => self.undo(fault, *recorded, Held::default().into(), None),

@@ -70,7 +70,7 @@ impl World {
         let from = find(&fault.from, &format!("{decision}.from"))?;
         Ok(Site {
             run: self.run,
-            fault: if nth == 0 { fault.name.clone() } else { format!("{}#{}", fault.name, nth + 1) },
+            fault: fault.name_of(nth),
             dice: self.dice,
             host: fault.target.as_ref().map(|target| target.host.clone()).unwrap_or_default(),
             target: target.unwrap_or_default(),

@@ -255,6 +255,12 @@ impl Fault {
     pub fn ttl(&self) -> Duration {
         (self.hold.unwrap_or_default() + TTL_MARGIN).min(MOST_TTL)
     }
+
+    /// What it is called the `nth` time, counted from 0: `dies`, then `dies#2`.
+    #[must_use]
+    pub fn name_of(&self, nth: u32) -> String {
+        if nth == 0 { self.name.clone() } else { format!("{}#{}", self.name, nth + 1) }
+    }
 }
 
 /// A moment on the timeline.

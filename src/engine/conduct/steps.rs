@@ -71,7 +71,7 @@ impl Conductor<'_> {
         let step = async move {
             match record(&world, &log, &experiment, fault, nth).await {
                 Ok(recorded) => Said::Recorded(fault, Box::new(recorded)),
-                Err(why) => Said::Refused(fault, why),
+                Err(why) => Said::Refused(fault, nth, why),
             }
         };
         self.steps.spawn_on(step, &self.hands);
@@ -110,8 +110,9 @@ impl Conductor<'_> {
     ) {
         if let Err(why) = result {
             // What was done until then is held, and gets undone like everything.
+            let name = recorded.site.fault.clone();
             self.undo(fault, recorded, held.into(), None);
-            self.inject_failed(fault, &why);
+            self.inject_failed(name, &why);
             return;
         }
         let (experiment, held, now) = (self.experiment(), Arc::new(held), self.clock.now());
@@ -229,13 +230,12 @@ impl Conductor<'_> {
         self.unpaid.push(unpaid);
     }
 
-    pub(super) fn refused(&mut self, fault: usize, why: &str) {
+    pub(super) fn refused(&mut self, fault: usize, nth: u32, why: &str) {
         self.timeline.ended(fault, self.since_zero(self.clock.now()));
-        self.inject_failed(fault, why);
+        self.inject_failed(self.experiment().faults[fault].name_of(nth), why);
     }
 
-    fn inject_failed(&mut self, fault: usize, why: &str) {
-        let name = self.experiment().faults[fault].name.clone();
+    fn inject_failed(&mut self, name: String, why: &str) {
         self.stop_for(StopReason::Trouble, format!("fault `{name}` could not be injected: {why}"));
         self.tell(What::InjectFailed { fault: name, why: why.to_owned() });
     }
