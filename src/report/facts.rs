@@ -234,7 +234,10 @@ pub struct Impact {
     pub looks: Option<u64>,
     /// The bad ones among them: requests that failed.
     pub failed: Option<u64>,
-    /// The longest unbroken stretch of bad looks of one probe, milliseconds.
+    /// Bad looks after the last undo, while the system recovered: what cannot be taken back (a kill) hurts here.
+    #[serde(default)]
+    pub failed_after: Option<u64>,
+    /// The longest unbroken stretch of bad looks of one probe within a phase, from t = 0 on, milliseconds.
     pub longest_outage_ms: Option<f64>,
     /// From the first fault's injection to the first bad look, milliseconds.
     pub noticed_after_ms: Option<f64>,

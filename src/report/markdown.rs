@@ -87,7 +87,12 @@ fn in_short(report: &Report) -> String {
     match (report.impact.failed, report.impact.looks) {
         _ if report.faults.is_empty() => "none: no fault was begun".to_owned(),
         (Some(failed), Some(total)) => {
-            format!("{} of {} looks failed from t = 0 to the last undo", grouped(failed), grouped(total))
+            format!(
+                "{} of {} looks failed from t = 0 to the last undo{}",
+                grouped(failed),
+                grouped(total),
+                words::failed_after(&report.impact)
+            )
         }
         _ => "not measured: the run ended before its looks were counted".to_owned(),
     }
@@ -124,8 +129,8 @@ fn impact(report: &Report, out: &mut String) {
         share(impact.error_rate),
         share(impact.baseline_error_rate)
     );
-    let _ =
-        writeln!(out, "**Requests failed:** {} (our own looks)  ", impact.failed.map_or_else(not, grouped));
+    let failed = impact.failed.map(|failed| failed + impact.failed_after.unwrap_or_default());
+    let _ = writeln!(out, "**Requests failed:** {} (our own looks)  ", failed.map_or_else(not, grouped));
     let outage = impact
         .longest_outage_ms
         .map_or_else(not, |long| if long > 0.0 { ms(long) } else { "none".to_owned() });
@@ -280,15 +285,7 @@ fn held(report: &Report, out: &mut String) {
         side.push(format!("steady beforehand: {}", prose(&steady.why)));
     }
     for judged in &report.objectives {
-        let interval = judged.interval.map_or_else(String::new, |interval| {
-            format!(
-                "; with {} confidence between {} and {}, if the rate is constant",
-                percent(interval.level),
-                percent(interval.low),
-                percent(interval.high)
-            )
-        });
-        let said = format!("{}: {}{interval}", prose(&judged.objective), prose(&judged.why));
+        let said = format!("{}: {}", prose(&judged.objective), prose(&judged.why));
         match judged.judgement {
             Judgement::Passed => well.push(said),
             Judgement::Failed => badly.push(said),

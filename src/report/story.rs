@@ -337,7 +337,7 @@ fn impact(report: &Report) -> Impact {
             .reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     };
     let rate = |(looks, bad): (u64, u64)| (looks > 0).then(|| bad as f64 / looks as f64);
-    let (steady, faults) = (sum(Phase::Steady), sum(Phase::Faults));
+    let (steady, faults, after) = (sum(Phase::Steady), sum(Phase::Faults), sum(Phase::Recovery));
     let began = report.faults.first().map(|fault| fault.began.ms);
     let since = |ms: f64| began.map(|began| to_the_microsecond(ms - began));
     let noticed = report
@@ -351,8 +351,10 @@ fn impact(report: &Report) -> Impact {
         error_rate: faults.and_then(rate),
         looks: faults.map(|(looks, _)| looks),
         failed: faults.map(|(_, bad)| bad),
+        failed_after: after.map(|(_, bad)| bad),
         longest_outage_ms: judged()
-            .filter_map(|probe| probe.totals(Phase::Faults))
+            .flat_map(|probe| [probe.totals(Phase::Faults), probe.totals(Phase::Recovery)])
+            .flatten()
             .map(|totals| totals.longest_outage_ms)
             .max_by(f64::total_cmp),
         noticed_after_ms: noticed.and_then(since),

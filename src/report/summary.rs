@@ -166,8 +166,9 @@ fn lasted(report: &Report) -> Option<String> {
     let span = report.phases.iter().find(|span| span.phase == Phase::Faults).and_then(|span| span.lasted_ms);
     let span = span.map_or_else(String::new, |span| format!(" in {}", ms(span)));
     Some(format!(
-        "{outage}; {} of {} looks failed{span}: {rate} (baseline {baseline})",
+        "{outage}; {} of {} looks failed{span}: {rate} (baseline {baseline}){}",
         words::grouped(failed),
-        words::grouped(total)
+        words::grouped(total),
+        words::failed_after(impact)
     ))
 }

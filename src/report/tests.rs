@@ -278,3 +278,24 @@ mod any_order {
         }
     }
 }
+
+#[test]
+fn what_a_kill_breaks_after_the_last_undo_is_counted_too() {
+    let mut events = stories::kept_promise();
+    for event in &mut events {
+        if let What::Tally { phase: crate::event::Phase::Recovery, totals, .. } = &mut event.what {
+            (totals.good, totals.bad, totals.longest_outage_ms) = (136, 64, 2_650.0);
+        }
+    }
+    let report = told(&events);
+    assert_eq!((report.impact.failed, report.impact.failed_after), (Some(0), Some(64)));
+    let text = summary(&report, None, 100, Paint { colour: false });
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("lasted longest outage 2.65 s; 0 of 608 looks failed"), "{text}");
+    assert!(text.contains(", and 64 more while it recovered"), "{text}");
+    let text = markdown(&report);
+    assert!(
+        text.contains("**Requests failed:** 64 ") && text.contains("**Longest outage:** 2.65 s"),
+        "{text}"
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::Report;
+use super::facts::{Impact, Report};
 use crate::base::unit;
 use crate::event::{Event, Judgement, ServiceState, StopReason, Verdict, What};
 use crate::fault::Effect;
@@ -200,6 +200,14 @@ pub fn quoted(argument: &str) -> String {
         argument.to_owned()
     } else {
         format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+/// How many looks failed after the last undo, if any did: the rest of a sentence about those before it.
+pub(super) fn failed_after(impact: &Impact) -> String {
+    match impact.failed_after {
+        Some(failed) if failed > 0 => format!(", and {} more while it recovered", grouped(failed)),
+        _ => String::new(),
     }
 }
 
