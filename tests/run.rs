@@ -304,7 +304,9 @@ fn a_check_that_fails_before_or_after_says_so() {
     std::fs::remove_dir_all(lab.path("runs")).unwrap();
     // It is told what the probe has counted.
     let counted = check("after", "test ${probe.page.good} -gt 20 -a ${probe.page.bad} -lt 20");
-    lab.run(&(lab.watched() + &counted + &fault)).ends(0, "kept");
+    let ran = lab.run(&(lab.watched() + &counted + &fault));
+    ran.ends(0, "the expectation was met");
+    assert!(said(&ran.output).contains("met check check: good after the faults"), "{}", said(&ran.output));
     lab.clean();
 }
 

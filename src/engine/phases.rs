@@ -127,8 +127,21 @@ impl Conductor<'_> {
         let mut wrong = Ok(());
         for look in looks {
             self.heard_look(&look);
-            if look.sample.outcome != Outcome::Good && !experiment.probes[look.probe].observe_only {
-                wrong = wrong.and_then(|()| Err(said(&experiment.probes[look.probe].name, &look)));
+            let probe = &experiment.probes[look.probe];
+            if probe.observe_only {
+                continue;
+            }
+            // A check is judged by one look, which is worth a line of its own.
+            let good = look.sample.outcome == Outcome::Good;
+            self.tell(What::Expectation {
+                name: format!("check {}", probe.name),
+                met: good,
+                why: if good { format!("good {}", moment(once)) } else { said(&look).to_owned() },
+            });
+            if good {
+                self.findings.met += 1;
+            } else {
+                wrong = wrong.and_then(|()| Err(format!("check `{}`: {}", probe.name, said(&look))));
             }
         }
         Some(wrong)
@@ -288,7 +301,13 @@ impl Conductor<'_> {
     }
 }
 
-fn said(probe: &str, look: &Look) -> String {
-    let why = look.sample.why.as_deref().unwrap_or("it was not good");
-    format!("check `{probe}`: {why}")
+fn said(look: &Look) -> &str {
+    look.sample.why.as_deref().unwrap_or("it was not good")
+}
+
+fn moment(once: Once) -> &'static str {
+    match once {
+        Once::Before => "before the faults",
+        Once::After => "after the faults",
+    }
 }

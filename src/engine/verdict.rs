@@ -36,7 +36,7 @@ pub(super) struct Findings {
     pub(super) open: Vec<String>,
     /// Promises that were kept.
     pub(super) held: Vec<Finding>,
-    /// Expectations that were met.
+    /// Expectations that were met, and checks that were good.
     pub(super) met: usize,
 }
 
