@@ -19,7 +19,6 @@ http {
     listen 127.0.0.1:$2;
     location / {
       root $1/html;
-      if (-f $1/maintenance) { return 503; }
     }
   }
 }

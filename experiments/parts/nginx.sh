@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes the configuration of a small nginx into the directory $1, listening on port $2.
+# Writes the configuration of a small nginx into the directory $1, listening on port $2; while there is a file $3
+# (`maintenance` in that directory if not given), everybody is turned away.
 set -eu
 mkdir -p "$1/html"
 echo "ok" > "$1/html/index.html"
@@ -19,7 +20,7 @@ http {
     listen 127.0.0.1:$2;
     location / {
       root $1/html;
-      if (-f ${TMPDIR:-/tmp}/brownout-maintenance) { return 503; }
+      if (-f ${3:-$1/maintenance}) { return 503; }
     }
   }
 }

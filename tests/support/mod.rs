@@ -210,6 +210,21 @@ impl Netns {
         command
     }
 
+    /// Whoever else runs inside.
+    pub fn others(&self) -> Vec<String> {
+        let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let holder = self.0.pid().to_string();
+        let ours = network(&holder);
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        pids.filter(|pid| pid.parse::<u32>().is_ok() && *pid != holder && network(pid) == ours)
+            .map(|pid| {
+                let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " "))
+            })
+            .collect()
+    }
+
     /// What a command run inside prints.
     pub fn prints(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().unwrap();
