@@ -3,6 +3,7 @@
 
 pub mod ability;
 mod beneath;
+mod clock;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -532,6 +533,7 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {

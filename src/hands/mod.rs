@@ -14,5 +14,6 @@ pub mod queue;
 pub mod rules;
 pub mod service;
 pub mod tracer;
+pub mod vdso;
 
 pub use heartbeat::Heartbeat;
