@@ -7,6 +7,7 @@ pub mod fence;
 pub mod flow;
 pub mod heartbeat;
 pub mod hold;
+pub mod lease;
 pub mod namespace;
 pub mod parked;
 pub mod proxy;
