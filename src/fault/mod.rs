@@ -11,11 +11,13 @@ mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -524,6 +526,7 @@ kinds! {
     Threads: threads::Threads, threads::Confined;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }
