@@ -41,7 +41,10 @@ impl Pace {
 
     /// What becomes of a packet that came now.
     pub(super) fn fate(&mut self, packet: &Packet<'_>, now: Duration) -> Fate {
-        let Some(seen) = self.meant.flow(packet, now) else { return Fate::Pass };
+        let (meant, seen) = self.meant.flow(packet, now);
+        if !meant {
+            return Fate::Pass;
+        }
         let protocol = seen.map_or(Protocol::Udp, |flow| flow.protocol);
         let mut wait = Duration::ZERO;
         for _ in 0..times(self.direction, packet.hook, packet.loopback, protocol) {

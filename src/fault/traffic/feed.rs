@@ -129,7 +129,10 @@ impl Queued {
         let mut fates = Fates::new(odds, site.dice, format!("fault.{}.fate", site.fault));
         held.hold(fates.seen());
         let judge = Box::new(move |packet: &Packet<'_>, now| {
-            let Some(flow) = meant.flow(packet, now) else { return Fate::Pass };
+            let (meant, flow) = meant.flow(packet, now);
+            if !meant {
+                return Fate::Pass;
+            }
             let to_target = flow.is_some_and(|flow| target.has(flow.to));
             fates.hit(flow, to_target).map_or(Fate::Pass, |chance| fate(packet, now, chance))
         });

@@ -29,16 +29,15 @@ impl Meant {
         Self(Some(Whose { owners, processes, target, known: HashMap::new() }))
     }
 
-    /// The flow of a packet that is meant, if it shows one; `None` when it is not meant.
-    pub(in crate::fault) fn flow(&mut self, packet: &Packet<'_>, now: Duration) -> Option<Option<Flow>> {
+    /// Whether a packet is meant, and its flow if it shows one.
+    pub(in crate::fault) fn flow(&mut self, packet: &Packet<'_>, now: Duration) -> (bool, Option<Flow>) {
         let seen = flow::of(packet.shown);
-        if let Some(whose) = &mut self.0 {
-            let (flow, opens) = seen?;
-            if !whose.ours(flow, opens, now) {
-                return None;
-            }
-        }
-        Some(seen.map(|(flow, _)| flow))
+        let meant = match (&mut self.0, seen) {
+            (None, _) => true,
+            (Some(whose), Some((flow, opens))) => whose.ours(flow, opens, now),
+            (Some(_), None) => false,
+        };
+        (meant, seen.map(|(flow, _)| flow))
     }
 }
 
