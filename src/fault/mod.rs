@@ -12,11 +12,13 @@ mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -536,6 +538,7 @@ kinds! {
     Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }
