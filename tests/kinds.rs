@@ -5,15 +5,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use brownout::fault::AnyFault;
 use support::calls::{self, Counted, Ended};
 use support::stage::Stage;
-use support::{MachineState, Owned, eventually, skip};
+use support::{MachineState, eventually};
 
 /// Stages at once.
 const LANES: usize = 2;
@@ -89,10 +87,17 @@ fn killed_at(
         Ended::Itself { code, .. } => {
             let left = stage.left(before, Duration::from_secs(2));
             assert!(left.is_empty(), "{kind}: ended by itself, and left {left:#?}\n{}", stage.told());
-            assert_eq!(code, Some(0), "{kind} was not killed, and failed: {}", stage.told());
+            does_harm(stage, kind, code);
             None
         }
     }
+}
+
+/// A scene must be played to its end; that its effect is not measured in so short a time is all right.
+fn does_harm(stage: &Stage, kind: &str, code: Option<i32>) {
+    let told = stage.told();
+    let live = told.contains(&format!("fault {kind} took hold")) || told.contains(&format!("fault {kind} is live"));
+    assert!(live && matches!(code, Some(0 | 4)), "the scene of {kind} fails when nobody is killed: {told}");
 }
 
 #[test]
@@ -104,11 +109,10 @@ fn killed_at_any_system_call_every_kind_leaves_nothing() {
     for_every_kind(|stage, before, kind, arguments| {
         let began = Instant::now();
         let mut command = stage.inject(kind, arguments, "50ms");
-        let Ended::Itself { code: Some(0), counted: all } =
-            calls::run(&mut command, counted, None, |_| {})
-        else {
-            panic!("{kind} does not even pass when it is let alone:\n{}", stage.told());
+        let Ended::Itself { code, counted: all } = calls::run(&mut command, counted, None, |_| {}) else {
+            panic!("nobody killed it");
         };
+        does_harm(stage, kind, code);
         let left = stage.left(before, Duration::from_secs(2));
         assert!(left.is_empty(), "{kind}: LEFT BEHIND by a run that was let alone: {left:#?}");
         let mut seen: BTreeMap<i64, usize> = BTreeMap::new();

@@ -186,10 +186,18 @@ fn changes(tid: Pid, call: i64, registers: &libc::user_regs_struct) -> bool {
         // Without new limits it only reads them.
         libc::SYS_prlimit64 => registers.rdx != 0,
         // Waking a thread of its own.
-        libc::SYS_write => {
-            let file = std::fs::read_link(format!("/proc/{tid}/fd/{}", registers.rdi)).unwrap_or_default();
-            file.to_string_lossy() != "anon_inode:[eventfd]"
+        libc::SYS_write => file(tid, registers.rdi) != "anon_inode:[eventfd]",
+        // What was only read, or is nobody's.
+        libc::SYS_close => {
+            let file = file(tid, registers.rdi);
+            !["/proc/", "/sys/", "anon_inode:[event", "anon_inode:[timerfd]"].iter().any(|at| file.starts_with(at))
         }
         _ => true,
     }
+}
+
+/// What a descriptor is of.
+fn file(tid: Pid, descriptor: u64) -> String {
+    let file = std::fs::read_link(format!("/proc/{tid}/fd/{descriptor}")).unwrap_or_default();
+    file.to_string_lossy().into_owned()
 }
