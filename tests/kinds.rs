@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use brownout::fault::AnyFault;
+use brownout::host::process::Process;
+use nix::sys::signal::Signal;
 use support::calls::{self, Counted, Ended};
 use support::stage::Stage;
 use support::{MachineState, Owned, eventually, said, skip};
@@ -60,6 +62,13 @@ fn for_every_kind(job: impl Fn(&Stage, &MachineState, &'static str, &[String]) +
     });
 }
 
+/// By pidfd; one that is gone already needs none.
+fn signal(pid: u32, signal: Signal) {
+    if let Ok(process) = Process::of_pid(pid as i32) {
+        let _ = process.signal(signal);
+    }
+}
+
 /// Runs a kind and kills it at a call; whether there was such a call.
 fn killed_at(
     stage: &Stage,
@@ -71,8 +80,7 @@ fn killed_at(
 ) -> Option<i64> {
     let with = |runner: u32| {
         if let Some(watchdog) = Stage::watchdog_of(runner).filter(|_| dead == Dead::Both) {
-            let watchdog = nix::unistd::Pid::from_raw(watchdog as i32);
-            nix::sys::signal::kill(watchdog, nix::sys::signal::Signal::SIGKILL).unwrap();
+            signal(watchdog, Signal::SIGKILL);
             // A zombie, which its parent will not collect any more.
             eventually("the watchdog is dead", || {
                 let stat = std::fs::read_to_string(format!("/proc/{watchdog}/stat")).unwrap_or_default();
@@ -98,7 +106,8 @@ fn killed_at(
 /// A scene must be played to its end; that its effect is not measured in so short a time is all right.
 fn does_harm(stage: &Stage, kind: &str, code: Option<i32>) {
     let told = stage.told();
-    let live = told.contains(&format!("fault {kind} took hold")) || told.contains(&format!("fault {kind} is live"));
+    let live =
+        told.contains(&format!("fault {kind} took hold")) || told.contains(&format!("fault {kind} is live"));
     assert!(live && matches!(code, Some(0 | 4)), "the scene of {kind} fails when nobody is killed: {told}");
 }
 
@@ -138,7 +147,10 @@ fn killed_at_any_system_call_every_kind_leaves_nothing() {
         }
         total.fetch_add(kills, Ordering::Relaxed);
         let took = began.elapsed();
-        println!("{kind}: {kills} kills at {all} calls, {} different ones; 0 leftovers; {took:.1?}", seen.len());
+        println!(
+            "{kind}: {kills} kills at {all} calls, {} different ones; 0 leftovers; {took:.1?}",
+            seen.len()
+        );
     });
     println!("SIGKILL at system calls: {} kills, 0 leftovers; {:.0?}", total.into_inner(), begun.elapsed());
 }
@@ -213,11 +225,9 @@ fn after_another_boot_recover_pays_without_touching_who_lives_now() {
             let told = stage.told();
             told.contains(" took hold") || told.contains(" is live") || runner.0.try_wait().unwrap().is_some()
         });
-        let stopped = nix::unistd::Pid::from_raw(runner.pid() as i32);
-        let _ = nix::sys::signal::kill(stopped, nix::sys::signal::Signal::SIGSTOP);
+        signal(runner.pid(), Signal::SIGSTOP);
         if let Some(watchdog) = Stage::watchdog_of(runner.pid()) {
-            let watchdog = nix::unistd::Pid::from_raw(watchdog as i32);
-            nix::sys::signal::kill(watchdog, nix::sys::signal::Signal::SIGKILL).unwrap();
+            signal(watchdog, Signal::SIGKILL);
         }
         runner.kill();
         let boot = stage.here().join("boot");

@@ -44,7 +44,9 @@ impl Looking<'_> {
     /// Plants by one command and clears by another.
     fn by_commands(&self, plant: &str, words: &[&str], clear: &str) {
         assert!(self.try_inside(plant), "{plant}");
-        words.iter().for_each(|words| self.finds(words));
+        for words in words {
+            self.finds(words);
+        }
         assert!(self.try_inside(clear), "{clear}");
         self.clean(plant);
     }
@@ -91,7 +93,11 @@ fn python(program: &str) -> [String; 2] {
 #[test]
 fn leftovers_in_the_network_are_found() {
     with_looking(|looking| {
-        looking.by_commands("nft add table inet left", &["+ nft table: inet left"], "nft delete table inet left");
+        looking.by_commands(
+            "nft add table inet left",
+            &["+ nft table: inet left"],
+            "nft delete table inet left",
+        );
         for (plant, words) in [
             ("nft add table ip t", "+ nft table: ip t"),
             ("nft add chain ip t c", "+ nft chain: ip t c"),
@@ -106,7 +112,11 @@ fn leftovers_in_the_network_are_found() {
         assert!(looking.try_inside("nft delete table ip t"));
         looking.clean("a table with all that may be in it");
 
-        looking.by_commands("tc qdisc add dev lo root pfifo", &["+ qdisc: ", "pfifo"], "tc qdisc del dev lo root");
+        looking.by_commands(
+            "tc qdisc add dev lo root pfifo",
+            &["+ qdisc: ", "pfifo"],
+            "tc qdisc del dev lo root",
+        );
         let (veth, del) = ("ip link add left0 type veth peer name left1", "ip link del left0");
         looking.by_commands(veth, &["+ link: ", "left0", "left1"], del);
         let (add, del) = ("ip address add 10.77.0.1/32 dev lo", "ip address del 10.77.0.1/32 dev lo");
@@ -119,10 +129,8 @@ fn leftovers_in_the_network_are_found() {
             assert!(looking.try_inside(del));
             looking.clean(add);
         }
-        let (set, unset) = (
-            "sysctl -qw net.ipv4.conf.lo.route_localnet=1",
-            "sysctl -qw net.ipv4.conf.lo.route_localnet=0",
-        );
+        let (set, unset) =
+            ("sysctl -qw net.ipv4.conf.lo.route_localnet=1", "sysctl -qw net.ipv4.conf.lo.route_localnet=0");
         looking.by_commands(set, &["+ setting: /proc/sys/net/ipv4/conf/lo/route_localnet = 1"], unset);
 
         let tcp = python("s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen()");

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -38,7 +39,7 @@ pub enum Ended {
 pub fn run(command: &mut Command, counted: Counted, at: Option<usize>, before: impl FnOnce(u32)) -> Ended {
     // SAFETY: a system call only.
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let leader = Pid::from_raw(child.id() as i32);
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     assert!(matches!(waitpid(leader, Some(flags)).unwrap(), WaitStatus::Stopped(_, Signal::SIGTRAP)));
@@ -74,7 +75,7 @@ pub fn run(command: &mut Command, counted: Counted, at: Option<usize>, before: i
                         if let Some(before) = before.take() {
                             before(leader.as_raw() as u32);
                         }
-                        let _ = kill(leader, Signal::SIGKILL);
+                        let _ = child.kill();
                         killed = Some(call);
                         continue; // It stays where it is: only its death comes.
                     }
@@ -82,14 +83,16 @@ pub fn run(command: &mut Command, counted: Counted, at: Option<usize>, before: i
                 (tid, None)
             }
             // A new thread's first stop; the stop after execve(2); a signal on its way.
-            Ok(WaitStatus::Stopped(tid, Signal::SIGSTOP | Signal::SIGTRAP) | WaitStatus::PtraceEvent(tid, ..)) => {
-                (tid, None)
-            }
+            Ok(
+                WaitStatus::Stopped(tid, Signal::SIGSTOP | Signal::SIGTRAP)
+                | WaitStatus::PtraceEvent(tid, ..),
+            ) => (tid, None),
             Ok(WaitStatus::Stopped(tid, signal)) => (tid, Some(signal)),
             Ok(_) => continue,
         };
         let _ = ptrace::syscall(tid, signal);
     }
+    let _ = child.wait(); // It was collected above.
     match killed {
         Some(call) => Ended::Killed(call),
         None => Ended::Itself { code, counted: count },
@@ -99,8 +102,9 @@ pub fn run(command: &mut Command, counted: Counted, at: Option<usize>, before: i
 /// Whether this is openat(2) of an undo log that is not there yet.
 fn makes_the_log(tid: Pid, call: i64, path: u64, flags: u64) -> bool {
     call == libc::SYS_openat && flags & libc::O_CREAT as u64 != 0 && {
-        let path = text(tid, path);
-        path.contains("/undo/") && path.ends_with(".log")
+        let path = PathBuf::from(text(tid, path));
+        path.extension().is_some_and(|one| one == "log")
+            && path.parent().is_some_and(|at| at.ends_with("undo"))
     }
 }
 
@@ -190,7 +194,9 @@ fn changes(tid: Pid, call: i64, registers: &libc::user_regs_struct) -> bool {
         // What was only read, or is nobody's.
         libc::SYS_close => {
             let file = file(tid, registers.rdi);
-            !["/proc/", "/sys/", "anon_inode:[event", "anon_inode:[timerfd]"].iter().any(|at| file.starts_with(at))
+            !["/proc/", "/sys/", "anon_inode:[event", "anon_inode:[timerfd]"]
+                .iter()
+                .any(|at| file.starts_with(at))
         }
         _ => true,
     }

@@ -153,10 +153,12 @@ impl Stage {
     }
 
     pub fn seen(&self) -> MachineState {
-        MachineState::of(&self.netns, &self.state(), self.disk.0.path(), &[
-            self.server.pid(),
-            self.respawner.pid(),
-        ])
+        MachineState::of(
+            &self.netns,
+            &self.state(),
+            self.disk.0.path(),
+            &[self.server.pid(), self.respawner.pid()],
+        )
     }
 
     /// What is different from before, when it has had the time to settle.

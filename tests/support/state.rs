@@ -194,7 +194,9 @@ impl Lines {
         for interface in entries(format!("{net}/conf")) {
             files.extend(["route_localnet", "rp_filter", "forwarding"].map(|file| interface.join(file)));
         }
-        for file in ["kernel/core_pattern", "kernel/pid_max", "kernel/threads-max", "kernel/yama/ptrace_scope"] {
+        for file in
+            ["kernel/core_pattern", "kernel/pid_max", "kernel/threads-max", "kernel/yama/ptrace_scope"]
+        {
             files.push(Path::new("/proc/sys").join(file));
         }
         for file in ["fs/file-max", "vm/max_map_count", "vm/overcommit_memory", "vm/swappiness"] {
@@ -346,7 +348,8 @@ impl Lines {
         for task in entries(proc.join("task")) {
             let status = read(task.join("status"));
             let tells = |line: &&str| {
-                (line.starts_with("TracerPid") && !line.ends_with("\t0")) || line.starts_with("State:\tT")
+                (line.starts_with("TracerPid") && !line.ends_with("\t0"))
+                    || line.starts_with("State:\tT")
                     || line.starts_with("State:\tt")
             };
             for line in status.lines().filter(tells) {
@@ -354,7 +357,8 @@ impl Lines {
             }
         }
         let status = read(proc.join("status"));
-        let kept = ["Cpus_allowed_list:", "Seccomp:", "NoNewPrivs:", "Threads:", "SigBlk:", "Uid:", "CapEff:"];
+        let kept =
+            ["Cpus_allowed_list:", "Seccomp:", "NoNewPrivs:", "Threads:", "SigBlk:", "Uid:", "CapEff:"];
         for line in status.lines().filter(|line| kept.iter().any(|kept| line.starts_with(kept))) {
             add("has", line.to_owned());
         }
@@ -405,9 +409,7 @@ impl Lines {
                     .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
                     .is_some_and(|limit| limit >= 1 << 62)
             };
-            let ours = || {
-                command.contains("brownout") || environ.contains("BROWNOUT_SERVICE=") || marked()
-            };
+            let ours = || command.contains("brownout") || environ.contains("BROWNOUT_SERVICE=") || marked();
             if started_by_us || of_this_world() && ours() {
                 self.add("left running", command);
             }
