@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 use support::stage::Stage;
+use support::state::image;
 use support::{MachineState, Owned, eventually};
 
 struct Looking<'s> {
@@ -252,11 +253,12 @@ fn leftovers_on_processes_are_found() {
 
         let maps = fs::read_to_string(proc.join("maps")).unwrap();
         if let Some(vdso) = maps.lines().find(|line| line.ends_with("[vdso]")) {
-            let end = vdso.split([' ', '-']).nth(1).unwrap();
-            let last = u64::from_str_radix(end, 16).unwrap() - 1;
+            let at = |n| u64::from_str_radix(vdso.split([' ', '-']).nth(n).unwrap(), 16).unwrap();
             let memory = fs::OpenOptions::new().read(true).write(true).open(proc.join("mem")).unwrap();
-            let mut byte = [0];
-            memory.read_exact_at(&mut byte, last).unwrap();
+            let mut whole = vec![0; (at(1) - at(0)) as usize];
+            memory.read_exact_at(&mut whole, at(0)).unwrap();
+            let last = image(&whole) - 1;
+            let (byte, last) = ([whole[last]], at(0) + last as u64);
             memory.write_all_at(&[!byte[0]], last).unwrap();
             looking.finds("vdso Some(");
             memory.write_all_at(&byte, last).unwrap();

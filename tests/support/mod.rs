@@ -9,7 +9,7 @@
 
 pub mod calls;
 pub mod stage;
-mod state;
+pub mod state;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -383,6 +383,7 @@ impl Lines {
             let (from, to) = (at(from)?, at(to)?);
             let mut bytes = vec![0; (to - from) as usize];
             fs::File::open(proc.join("mem")).ok()?.read_exact_at(&mut bytes, from).ok()?;
+            bytes.truncate(image(&bytes));
             let mut hasher = DefaultHasher::new();
             bytes.hash(&mut hasher);
             Some(hasher.finish())
@@ -432,6 +433,14 @@ fn dump(socket: &Socket, kind: i32, header: &[u8], asked: &Attributes) -> Vec<Ve
             }
         }
     }
+}
+
+/// Where an ELF image ends: with its section headers. What lies in the padding behind it is run by nobody: code that
+/// was jumped to once stays there, since a thread may be about to return into it.
+pub fn image(bytes: &[u8]) -> usize {
+    let short = |at: usize| usize::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
+    let offset = u64::from_ne_bytes(bytes[40..48].try_into().unwrap()) as usize;
+    (offset + short(58) * short(60)).min(bytes.len())
 }
 
 fn number(bytes: &[u8]) -> u32 {
