@@ -36,6 +36,49 @@ pub fn of(packet: &[u8]) -> Option<(Flow, bool)> {
     Some((flow, opens))
 }
 
+/// Turns one bit over in what a TCP or UDP packet carries; which, `draw` decides. With `mends` the checksum is made to
+/// fit (RFC 1624, equation 3). Whether there was such a bit.
+pub fn turn_a_bit(packet: &mut [u8], draw: u64, mends: bool) -> bool {
+    let split = match packet.first().map(|first| first >> 4) {
+        Some(4) => v4(packet),
+        Some(6) => v6(packet),
+        _ => None,
+    };
+    let Some((_, _, number, rest)) = split else { return false };
+    let begin = packet.len() - rest.len();
+    let protocol = Protocol::ALL.into_iter().find(|known| known.number() == number);
+    // The length of a TCP header stands in its thirteenth byte, in words of 32 bits (RFC 9293); UDP's is 8 (RFC 768).
+    let (header, checksum) = match protocol {
+        Some(Protocol::Tcp) => (rest.get(12).map_or(usize::MAX, |byte| usize::from(byte >> 4) * 4), 16),
+        Some(Protocol::Udp) => (8, 6),
+        None => return false,
+    };
+    let carried = rest.len().saturating_sub(header);
+    let (byte, bit) = (draw / 8, draw % 8);
+    if carried == 0 || rest.len() < checksum + 2 {
+        return false;
+    }
+    let at = header + (byte % carried as u64) as usize;
+    packet[begin + at] ^= 1 << bit;
+    let sum = u16::from_be_bytes([packet[begin + checksum], packet[begin + checksum + 1]]);
+    // UDP may do without: a checksum of zero is none.
+    if mends && !(protocol == Some(Protocol::Udp) && sum == 0) {
+        let turned = if at.is_multiple_of(2) { 1_u16 << (bit + 8) } else { 1 << bit };
+        let word = |at: usize| u16::from(packet.get(at).copied().unwrap_or_default());
+        let even = begin + at - at % 2;
+        let end = packet.len();
+        let now = word(even) << 8 | if even + 1 < end { word(even + 1) } else { 0 };
+        let mut new = u32::from(!sum) + u32::from(!(now ^ turned)) + u32::from(now);
+        while new > 0xffff {
+            new = (new & 0xffff) + (new >> 16);
+        }
+        let new = !(new as u16);
+        let new = if new == 0 && protocol == Some(Protocol::Udp) { 0xffff } else { new };
+        packet[begin + checksum..begin + checksum + 2].copy_from_slice(&new.to_be_bytes());
+    }
+    true
+}
+
 /// Source, destination, protocol, and what follows the IP header.
 type Split<'a> = (IpAddr, IpAddr, u8, &'a [u8]);
 
@@ -141,13 +184,63 @@ mod tests {
         }
     }
 
+    /// The checksum of a packet's transport, with its pseudo header: zero when it fits (RFC 1071, RFC 793).
+    fn misfit(packet: &[u8]) -> u16 {
+        let rest = &packet[20..];
+        let mut words: Vec<u8> = packet[12..20].to_vec();
+        words.extend([0, packet[9]]);
+        words.extend((rest.len() as u16).to_be_bytes());
+        words.extend(rest);
+        words.resize(words.len().next_multiple_of(2), 0);
+        let mut sum: u32 =
+            words.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
     proptest! {
+        #[test]
+        fn a_turned_bit_is_one_bit_and_its_checksum_fits_only_when_mended(
+            payload in proptest::collection::vec(any::<u8>(), 1..64), draw: u64, udp: bool,
+        ) {
+            let mut transport = if udp { vec![0x18, 0xeb, 0, 80, 0, 0, 0, 0] } else { tcp(16) };
+            if udp {
+                transport[5] = (8 + payload.len()) as u8;
+            } else {
+                transport[12] = 5 << 4;
+            }
+            let header = transport.len();
+            transport.extend(&payload);
+            let mut packet = v4_packet(if udp { 17 } else { 6 }, 0, &transport);
+            let checksum = 20 + if udp { 6 } else { 16 };
+            let fit = misfit(&packet).to_be_bytes();
+            packet[checksum..checksum + 2].copy_from_slice(&fit);
+            prop_assume!(fit != [0, 0]);
+            prop_assert_eq!(misfit(&packet), 0);
+            let whole = packet.clone();
+
+            let mut broken = whole.clone();
+            prop_assert!(turn_a_bit(&mut broken, draw, false));
+            let bits: u32 = whole.iter().zip(&broken).map(|(a, b)| (a ^ b).count_ones()).sum();
+            prop_assert_eq!(bits, 1);
+            prop_assert_eq!(&broken[..20 + header], &whole[..20 + header]);
+            prop_assert_ne!(misfit(&broken), 0);
+
+            let mut mended = whole.clone();
+            prop_assert!(turn_a_bit(&mut mended, draw, true));
+            prop_assert_eq!(&mended[20 + header..], &broken[20 + header..]);
+            prop_assert_eq!(misfit(&mended), 0);
+        }
+
         #[test]
         fn no_bytes_make_it_fail(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), six: bool) {
             if let Some(first) = bytes.first_mut() {
                 *first = if six { 0x60 } else { *first & 0x0f | 0x40 };
             }
             let _ = of(&bytes);
+            let _ = turn_a_bit(&mut bytes, 12_345, true);
         }
     }
 }

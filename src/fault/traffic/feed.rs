@@ -13,8 +13,9 @@ use crate::base::RunId;
 use crate::base::clock::since_boot;
 use crate::base::dice::fnv1a;
 use crate::hands::hold::{Hold, Order};
-use crate::hands::queue::{Fate, Judge, Manner, Packet, Queue, QueueError, Tally};
-use crate::hands::rules::{self, QueueBy, Traffic};
+use crate::hands::lease::Lease;
+use crate::hands::queue::{Abyss, Fate, Judge, Manner, Packet, Queue, QueueError, Tally};
+use crate::hands::rules::{self, QueueBy, Table, Traffic};
 use crate::undo::{Claim, Tier};
 
 /// A packet queue, fed by a rule table.
@@ -65,9 +66,33 @@ impl Feed {
         Hold::begin(&order, judge, site.heartbeat.clone()).map_err(|why| FaultError(why.to_string()))
     }
 
+    /// Lets nothing of that traffic through.
+    pub(in crate::fault) fn cut(&self, site: &Site, traffic: &[Traffic]) -> Result<Cut, FaultError> {
+        let failed = |why: &dyn fmt::Display| FaultError(why.to_string());
+        let abyss = Abyss::open(self.queue).map_err(|why| failed(&why))?;
+        let table =
+            Table::cutting(&self.table, (self.queue, self.by), traffic).map_err(|why| failed(&why))?;
+        let lease = Lease::keep(table, site.heartbeat.clone()).map_err(|why| failed(&why))?;
+        Ok(Cut { lease: Some(lease), _abyss: abyss })
+    }
+
     /// Whether the table is still there.
     pub(in crate::fault) fn stands(&self) -> Result<bool, UndoError> {
         rules::stands(&self.table).map_err(|why| UndoError(why.to_string()))
+    }
+}
+
+/// Traffic that is cut until this is dropped: the kernel's rules do it, and nobody has to look at a packet.
+#[derive(Debug)]
+pub(in crate::fault) struct Cut {
+    lease: Option<Lease>,
+    _abyss: Abyss,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // The rules go before the queue that what they take falls into.
+        drop(self.lease.take().and_then(Lease::end));
     }
 }
 

@@ -54,6 +54,19 @@ pub(in crate::fault) async fn connect_time(at: SocketAddr, within: Duration) -> 
     round_trip.then(|| since_boot().saturating_sub(begun))
 }
 
+/// How long a handshake with the target took before the harm; `None` where none could be made.
+pub(in crate::fault) struct Before(pub(in crate::fault) Option<Duration>);
+
+impl Before {
+    /// Measures it.
+    pub(in crate::fault) async fn measure(site: &Site, reach: &Reach) -> Self {
+        match reachable(site, reach) {
+            Some(at) => Self(shortest_connect(at).await),
+            None => Self(None),
+        }
+    }
+}
+
 /// A listener of our own that nobody named, beside the traffic that is hurt: handshakes with it must stay as they were.
 #[derive(Debug)]
 pub(in crate::fault) struct Nearby {

@@ -1,0 +1,246 @@
+//! What becomes of packets under `loss`, `duplicate`, `corrupt`, `reorder` and `partition`: numbered datagrams over real
+//! sockets, in network namespaces of the tests' own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod support;
+
+use std::fs::File;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use support::{Netns, Owned, World, eventually};
+
+/// Does something in a namespace. Sockets stay where they were made.
+fn within<T: Send>(net: &Netns, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(format!("/proc/{}/ns/net", net.holder())).unwrap();
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        inside.join().unwrap()
+    })
+}
+
+/// Two sockets, the one sending to the other.
+struct Way {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+}
+
+/// A datagram: its number, and what must arrive as it is.
+const FILLING: [u8; 32] = [0x5a; 32];
+
+impl Way {
+    fn new(net: &Netns) -> Self {
+        within(net, || {
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.connect(receiver.local_addr().unwrap()).unwrap();
+            receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            // A reader that a busy machine keeps waiting loses nothing.
+            nix::sys::socket::setsockopt(&receiver, nix::sys::socket::sockopt::RcvBufForce, &(32 << 20))
+                .unwrap();
+            Self { sender, receiver }
+        })
+    }
+
+    /// Another client of the same server.
+    fn another(&mut self, net: &Netns) {
+        let to = self.receiver.local_addr().unwrap();
+        self.sender = within(net, || {
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.connect(to).unwrap();
+            sender
+        });
+    }
+
+    fn port(&self) -> u16 {
+        self.receiver.local_addr().unwrap().port()
+    }
+
+    /// Sends so many, and says what arrived: numbers in their order, and whether each was whole.
+    fn send(&self, count: u32) -> Vec<(u32, bool)> {
+        std::thread::scope(|scope| {
+            let received = scope.spawn(|| {
+                let (mut arrived, mut room) = (Vec::new(), [0; 64]);
+                while let Ok(length) = self.receiver.recv(&mut room) {
+                    let number = u32::from_be_bytes(room[..4].try_into().unwrap());
+                    arrived.push((number, length == 36 && room[4..36] == FILLING));
+                }
+                arrived
+            });
+            for number in 0..count {
+                let datagram = [&number.to_be_bytes()[..], &FILLING].concat();
+                // A sender never hears of what is lost.
+                self.sender.send(&datagram).unwrap();
+                if number % 16 == 15 {
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+            }
+            received.join().unwrap()
+        })
+    }
+}
+
+/// Begins a fault, and returns when its rules stand; it is ended by being dropped.
+fn fault(net: &Netns, world: &World, arguments: &str) -> Owned {
+    let mut command = net.brownout(&world.state());
+    command.args(["inject"]).args(arguments.split_whitespace()).args(["--yes", "--for", "60s"]);
+    let owned = Owned::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    eventually("its rules stand", || net.prints("nft", &["list", "ruleset"]).contains("brownout"));
+    // The rules are there; the lease and the queue are of the same transaction or older.
+    owned
+}
+
+fn gone(net: &Netns, fault: Owned) {
+    drop(fault);
+    eventually("nothing is left of it", || net.prints("nft", &["list", "tables"]).is_empty());
+}
+
+/// Whether so many of so many are a share, within 99.9 % of what chance does.
+fn about(hits: usize, of: u32, share: f64) -> bool {
+    let spread = 3.29 * (f64::from(of) * share * (1.0 - share)).sqrt();
+    (hits as f64 - f64::from(of) * share).abs() <= spread + 1.0
+}
+
+#[test]
+fn so_many_are_lost_as_were_asked_and_the_same_ones_for_the_same_seed() {
+    let Some(net) = Netns::new() else { return };
+    let world = World::new();
+    for (percent, of) in [(1.0, 10_000_u32), (10.0, 5000), (50.0, 5000)] {
+        let mut way = Way::new(&net);
+        let mut lost = |seed: u32| {
+            way.another(&net);
+            let arguments = format!("loss --to 127.0.0.1:{} percent={percent}% --seed {seed}", way.port());
+            let running = fault(&net, &world, &arguments);
+            let arrived: std::collections::BTreeSet<u32> = way.send(of).into_iter().map(|(n, _)| n).collect();
+            gone(&net, running);
+            (0..of).filter(|number| !arrived.contains(number)).collect::<Vec<u32>>()
+        };
+        let first = lost(7);
+        println!("loss {percent} %: {} of {of}", first.len());
+        assert!(about(first.len(), of, percent / 100.0), "{percent} %: {} of {of}", first.len());
+        assert_eq!(first, lost(7), "the same seed loses the same, though the client's port is another");
+        assert_ne!(first, lost(8), "another seed loses others");
+    }
+    assert!(Way::new(&net).send(100).len() == 100, "nothing is lost afterwards");
+}
+
+#[test]
+fn bursts_are_as_long_as_asked() {
+    let Some(net) = Netns::new() else { return };
+    let (world, way, of) = (World::new(), Way::new(&net), 20_000);
+    let arguments = format!("loss --to 127.0.0.1:{} percent=20% --seed 3", way.port());
+    let running = fault(&net, &world, &format!("{arguments} burst=8packets"));
+    let mut arrived: Vec<u32> = way.send(of).into_iter().map(|(n, _)| n).collect();
+    gone(&net, running);
+    arrived.sort_unstable();
+    let gaps = arrived.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0);
+    let gaps: Vec<u32> = gaps.collect();
+    let mean = f64::from(gaps.iter().sum::<u32>()) / gaps.len() as f64;
+    println!("bursts of 8: {} of {mean:.2} in the mean", gaps.len());
+    // A geometric length has about its mean as its deviation; 500 bursts are expected.
+    assert!((mean - 8.0).abs() < 3.29 * 8.0 / (gaps.len() as f64).sqrt() + 0.3, "{mean}");
+}
+
+#[test]
+fn so_many_arrive_twice_as_were_asked_and_none_is_lost() {
+    let Some(net) = Netns::new() else { return };
+    let (world, way, of) = (World::new(), Way::new(&net), 5000);
+    let running = fault(&net, &world, &format!("duplicate --to 127.0.0.1:{} percent=10%", way.port()));
+    let arrived = way.send(of);
+    gone(&net, running);
+    let twice = arrived.len() - of as usize;
+    println!("duplicate 10 %: {twice} of {of}");
+    assert!(arrived.iter().all(|(_, whole)| *whole) && about(twice, of, 0.1), "{twice}");
+}
+
+#[test]
+fn a_wrong_bit_is_lost_by_its_checksum_or_arrives_when_that_is_mended() {
+    let Some(net) = Netns::new() else { return };
+    let (world, of) = (World::new(), 5000);
+    for checksum in ["broken", "mended"] {
+        let way = Way::new(&net);
+        let port = way.port();
+        let running =
+            fault(&net, &world, &format!("corrupt --to 127.0.0.1:{port} percent=10% checksum={checksum}"));
+        let arrived = way.send(of);
+        gone(&net, running);
+        // A wrong bit may be in the number, too.
+        let wrong = arrived.iter().filter(|(number, whole)| !whole || *number >= of).count();
+        let lost = of as usize - arrived.len();
+        println!("corrupt 10 %, {checksum}: {wrong} arrived wrong, {lost} did not");
+        let (hit, other) = if checksum == "broken" { (lost, wrong) } else { (wrong, lost) };
+        // Of the turned bits in the number some give another number below `of`.
+        assert!(hit > 400 && about(hit, of, 0.1).max(checksum == "mended" && hit < 600), "{checksum}: {hit}");
+        assert_eq!(other, 0, "{checksum}");
+    }
+}
+
+#[test]
+fn so_many_are_overtaken_as_were_asked_and_none_is_lost() {
+    let Some(net) = Netns::new() else { return };
+    let (world, way, of) = (World::new(), Way::new(&net), 5000);
+    let running = fault(&net, &world, &format!("reorder --to 127.0.0.1:{} percent=10% by=30ms", way.port()));
+    let arrived = way.send(of);
+    gone(&net, running);
+    assert_eq!(arrived.len(), of as usize);
+    let mut highest = 0;
+    let overtaken = arrived.iter().filter(|(number, _)| {
+        let late = *number < highest;
+        highest = highest.max(*number);
+        late
+    });
+    let overtaken = overtaken.count();
+    println!("reorder 10 %: {overtaken} of {of} overtaken");
+    // The last ones have nobody behind them.
+    assert!(about(overtaken, of, 0.1) || overtaken > 380, "{overtaken}");
+}
+
+#[test]
+fn a_partition_lets_nothing_through_that_is_named_and_connections_go_on_afterwards() {
+    use std::io::{Read, Write};
+    let Some(net) = Netns::new() else { return };
+    let (world, way, other) = (World::new(), Way::new(&net), Way::new(&net));
+    let (listener, mut client) = within(&net, || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, client)
+    });
+    let (mut server, at) = (listener.accept().unwrap().0, listener.local_addr().unwrap());
+
+    let running = fault(&net, &world, &format!("partition --to 127.0.0.1:{}", way.port()));
+    assert_eq!(way.send(50), []);
+    assert_eq!(other.send(50).len(), 50, "nobody else");
+    gone(&net, running);
+    assert_eq!(way.send(50).len(), 50);
+
+    let running = fault(&net, &world, &format!("partition --to {at}"));
+    client.write_all(b"ping").unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(server.read(&mut [0; 4]).is_err(), "nothing arrives");
+    let tried = within(&net, || TcpStream::connect_timeout(&at, Duration::from_millis(300)));
+    assert_eq!(tried.unwrap_err().kind(), std::io::ErrorKind::TimedOut, "and no error is heard");
+    gone(&net, running);
+    server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (mut heard, since) = ([0; 4], Instant::now());
+    server.read_exact(&mut heard).unwrap();
+    println!("a partitioned connection went on after {:?}", since.elapsed());
+    assert_eq!(&heard, b"ping");
+
+    // One way: what is said arrives, what is answered does not.
+    let running = fault(&net, &world, &format!("partition --to {at} direction=from"));
+    client.write_all(b"hear").unwrap();
+    server.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hear");
+    server.write_all(b"back").unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(client.read(&mut [0; 4]).is_err(), "the answer is lost");
+    gone(&net, running);
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"back");
+}
