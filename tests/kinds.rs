@@ -188,7 +188,9 @@ fn killed_with_all_its_family_at_any_instant_every_kind_is_recovered() {
             let mut runner = Owned::start(&mut command);
             // Half of them at any instant, half of them when the harm is there, however busy the machine.
             if number % 2 == 1 {
-                eventually("it is live, or over", || is_live(stage) || runner.0.try_wait().unwrap().is_some());
+                eventually("it is live, or over", || {
+                    is_live(stage) || runner.0.try_wait().unwrap().is_some()
+                });
             }
             std::thread::sleep(if number % 2 == 1 { after / 10 } else { after });
             std::fs::write(group.join("cgroup.kill"), "1").unwrap();
