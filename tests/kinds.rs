@@ -62,6 +62,11 @@ fn for_every_kind(job: impl Fn(&Stage, &MachineState, &'static str, &[String]) +
     });
 }
 
+fn is_live(stage: &Stage) -> bool {
+    let told = stage.told();
+    told.contains(" took hold") || told.contains(" is live")
+}
+
 /// By pidfd; one that is gone already needs none.
 fn signal(pid: u32, signal: Signal) {
     if let Ok(process) = Process::of_pid(pid as i32) {
@@ -181,14 +186,18 @@ fn killed_with_all_its_family_at_any_instant_every_kind_is_recovered() {
                 Duration::from_micros(chance.random_range(0..350_000))
             };
             let mut runner = Owned::start(&mut command);
-            std::thread::sleep(after);
+            // Half of them at any instant, half of them when the harm is there, however busy the machine.
+            if number % 2 == 1 {
+                eventually("it is live, or over", || {
+                    is_live(stage) || runner.0.try_wait().unwrap().is_some()
+                });
+            }
+            std::thread::sleep(if number % 2 == 1 { after / 10 } else { after });
             std::fs::write(group.join("cgroup.kill"), "1").unwrap();
             let _ = runner.0.wait();
             eventually("the group is empty", || std::fs::remove_dir(&group).is_ok());
             kills.fetch_add(1, Ordering::Relaxed);
-            let told = stage.told();
-            let was_live = told.contains(" took hold") || told.contains(" is live");
-            live.fetch_add(usize::from(was_live), Ordering::Relaxed);
+            live.fetch_add(usize::from(is_live(stage)), Ordering::Relaxed);
             stage.is_clean_after_recover(before, &format!("{kind}: the whole family killed after {after:?}"));
         }
     });
@@ -222,8 +231,7 @@ fn after_another_boot_recover_pays_without_touching_who_lives_now() {
         let before = stage.seen();
         let mut runner = Owned::start(&mut stage.inject(kind, &arguments, "60s"));
         eventually(&format!("{kind} is live: {}", stage.told()), || {
-            let told = stage.told();
-            told.contains(" took hold") || told.contains(" is live") || runner.0.try_wait().unwrap().is_some()
+            is_live(&stage) || runner.0.try_wait().unwrap().is_some()
         });
         signal(runner.pid(), Signal::SIGSTOP);
         if let Some(watchdog) = Stage::watchdog_of(runner.pid()) {

@@ -188,7 +188,10 @@ impl Place {
         }
         let now = MachineState::of(&self.netns, &self.world.state(), self.disk.0.path(), &[]);
         // What the servers themselves wrote to the disk is theirs.
-        let left = now.differs_from(&self.before).into_iter().filter(|line| !line.contains("free "));
+        let left = now
+            .differs_from(&self.before)
+            .into_iter()
+            .filter(|line| !line.contains("free ") && !line.contains("on the disk: "));
         let left: Vec<String> = left.chain(self.netns.others()).collect();
         if !left.is_empty() {
             return Err(format!("left: {left:?}"));

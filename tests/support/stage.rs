@@ -135,6 +135,7 @@ impl Stage {
             ]),
             "clock" => of(&["offset=1h", "--pid-file", server]),
             "latency" => of(&["delay=20ms", "--to", "127.0.0.1:7000"]),
+            "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
             "loss" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
             "partition" => of(&["--to", "127.0.0.1:7000"]),
             "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
