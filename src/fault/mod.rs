@@ -4,10 +4,13 @@
 pub mod ability;
 mod beneath;
 mod cpu;
+mod disk_error;
 mod disk_fill;
+mod disk_slow;
 mod exec;
 mod fds;
 mod fenced;
+mod gated;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -221,6 +224,8 @@ pub enum Aim {
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
+    /// What is done to files: `target = { path = ... }`, and optionally `from`, by whom.
+    Files,
     /// Its own fields say it all.
     Nothing,
 }
@@ -517,6 +522,8 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
+    DiskSlow: disk_slow::DiskSlow, gated::Gated;
+    DiskError: disk_error::DiskError, gated::Gated;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;

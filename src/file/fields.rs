@@ -263,6 +263,21 @@ quantities! {
     Rate, "rate", str::parse::<Rate>, r"^\s*[0-9.]+\s*/(s|m|min|h)\s*$";
 }
 
+/// Reads one word out of a few; anything else is a mistake.
+pub fn word<T: Copy>(node: &Node, mistakes: &mut Mistakes, words: &[(&str, T)]) -> Option<T> {
+    let known = || words.iter().map(|(word, _)| *word);
+    let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
+    if let Some((_, meant)) = words.iter().find(|(word, _)| *word == said) {
+        return Some(*meant);
+    }
+    let remedy = nearest(said, known()).map_or_else(
+        || format!("use one of: {}", known().collect::<Vec<_>>().join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    mistakes.error(node.place, format!("`{said}` is not known here"), remedy);
+    None
+}
+
 impl Read for String {
     const NAME: &'static str = "string";
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {

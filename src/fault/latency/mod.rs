@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
-use crate::file::{Mistakes, Node, Read, Value, nearest};
+use crate::file::{Mistakes, Node, Read, Value, word};
 use crate::hands::hold::{Hold, Order};
 use crate::hands::proxy::{Proxy, Way};
 use crate::hands::queue::{Packet, Tally};
@@ -84,21 +84,6 @@ pub enum Engine {
 /// A socket's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At(pub SocketAddr);
-
-/// Reads one word out of a few.
-fn word<T: Copy>(node: &Node, mistakes: &mut Mistakes, words: &[(&str, T)]) -> Option<T> {
-    let known = || words.iter().map(|(word, _)| *word);
-    let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
-    if let Some((_, meant)) = words.iter().find(|(word, _)| *word == said) {
-        return Some(*meant);
-    }
-    let remedy = nearest(said, known()).map_or_else(
-        || format!("use one of: {}", known().collect::<Vec<_>>().join(", ")),
-        |near| format!("did you mean `{near}`?"),
-    );
-    mistakes.error(node.place, format!("`{said}` is not known here"), remedy);
-    None
-}
 
 macro_rules! words {
     ($type:ty, $name:literal, $($word:literal => $meant:expr),*) => {
