@@ -241,7 +241,7 @@ fn where_files_may_never_wait_it_is_refused_and_the_remedy_said() {
     }
     let here = ["--path", place(&disk)];
     let with = |one: &'static str| [&[one], &here[..]].concat();
-    refused("disk-slow", &with("delay=61s"), &["1 min 1 s for 100% of all operations", "at most a minute"]);
+    refused("disk-slow", &with("delay=61s"), &["1 m 1 s for 100% of all operations", "at most a minute"]);
     refused("disk-slow", &with("delay=0s"), &["at most a minute"]);
     refused("disk-error", &with("first=0"), &["nothing would fail"]);
     refused("disk-error", &with("operations=write"), &["writes cannot be held at", "[\"open\", \"read\"]"]);
