@@ -70,7 +70,7 @@ impl Fault for DiskError {
     const TIER: Tier = Tier::Kernel;
     const EXAMPLE: &'static str = r#"[fault.bad-sectors.disk-error]
 target     = { path = "/var/lib/app" }
-from       = { exe = "my-server" }   # only what it does, and what it starts does; everybody when left out
+from       = { exe = "my-server" }   # its doings only, and its children's
 errno      = "EIO"
 operations = ["read"]
 percent    = "5%"

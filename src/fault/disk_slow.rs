@@ -41,7 +41,7 @@ impl Fault for DiskSlow {
     const TIER: Tier = Tier::Kernel;
     const EXAMPLE: &'static str = r#"[fault.slow-disk.disk-slow]
 target = { path = "/var/lib/app" }
-from   = { exe = "my-server" }   # only what it does, and what it starts does; everybody when left out
+from   = { exe = "my-server" }   # its doings only, and its children's
 delay  = "50ms"
 for    = "30s"
 "#;
@@ -120,7 +120,7 @@ mod tests {
         let went = |took, error| [(Operation::Read, Measured { took, error })];
         assert_eq!(
             judge(ms(50), &went(Duration::from_micros(50_123), None), "x"),
-            Effect::Confirmed("asked 50ms, measured: reading took 50.12ms; x".to_owned())
+            Effect::Confirmed("asked 50 ms, measured: reading took 50.1 ms; x".to_owned())
         );
         for (took, error) in [(ms(49), None), (ms(50), Some(nix::errno::Errno::EIO)), (ms(500), None)] {
             assert!(matches!(judge(ms(50), &went(took, error), ""), Effect::Mismatch(_)), "{took:?}");
