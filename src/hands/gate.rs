@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Heartbeat;
 use crate::base::clock::since_boot;
+use crate::host::guarded::guarded;
 use crate::host::process::{Identity, parent, start_of};
 
 /// `FAN_PRE_ACCESS` (linux/fanotify.h): before a file's content is read or written; since Linux 6.14, on file systems
@@ -40,28 +41,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST_WAITING: usize = 512;
 /// A directory is watched by itself: so many at most.
 pub const MOST_FOLDERS: usize = 10_000;
-/// Who is never in the way of: what a person needs to come in and end it. By the name that a process shows, since one
-/// that calls itself so is only spared. (The kernel cuts names after 15 bytes.)
-const SPARED: [&str; 17] = [
-    "agetty",
-    "containerd",
-    "containerd-shim",
-    "crio",
-    "dbus-broker",
-    "dbus-daemon",
-    "dockerd",
-    "init",
-    "login",
-    "sshd",
-    "sshd-session",
-    "su",
-    "sudo",
-    "systemd",
-    "systemd-journal",
-    "systemd-logind",
-    "systemd-udevd",
-];
-
 /// Something that is done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -520,12 +499,12 @@ impl Spared {
     }
 
     fn has(&self, process: i32) -> bool {
-        let name = || fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
         self.ancestors.contains(&process)
             || self.program.is_some_and(|ours| program(&process.to_string()) == Some(ours))
             // Kernel threads, which write for everybody.
             || parent(process).is_none_or(|parent| process == 2 || parent == 2)
-            || SPARED.contains(&name().trim_end())
+            // What a person needs to come in and end it.
+            || guarded(process).is_some()
     }
 }
 
