@@ -241,7 +241,7 @@ crate::kind! {
         target: Placed<Aimed> = optional,
         /// For traffic: where it goes.
         to: Placed<Aimed> = optional,
-        /// For traffic: only what comes from here.
+        /// For traffic and files: only what comes from here.
         from: Placed<Aimed> = optional,
     }
 }
@@ -482,13 +482,14 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
     let mut fields = Timing::fields();
     fields.retain(|field| match field.name {
-        "target" => matches!(aim, Aim::Process | Aim::Place),
-        "to" | "from" => aim == Aim::Traffic,
+        "target" => matches!(aim, Aim::Process | Aim::Place | Aim::Files),
+        "to" => aim == Aim::Traffic,
+        "from" => matches!(aim, Aim::Traffic | Aim::Files),
         _ => true,
     });
     for field in &mut fields {
         field.required |= (field.name == "for" && lasting && AnyFault::lasts_by_fields(kind) != Some(true))
-            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place))
+            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place | Aim::Files))
             || (field.name == "to" && aim == Aim::Traffic);
     }
     fields

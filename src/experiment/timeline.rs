@@ -267,6 +267,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
         Kind::Process | Kind::Place => &["target"],
+        Kind::Files => &["target", "from"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
     };
@@ -280,21 +281,25 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
             mistakes.error(value.place, format!("`{}` takes no `{word}`", harm.kind), remedy);
         }
     }
-    let mut read = |value: &Option<Placed<tables::Aimed>>| {
+    let mut read = |value: &Option<Placed<tables::Aimed>>, names_a: Kind| {
         let aim = aims::aimed(value.as_ref()?, &file.target, names, mistakes)?;
-        fits(harm, &aim, mistakes).then_some(aim)
+        fits(names_a, &harm.kind, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Place => (read(&timing.target), None),
-        Kind::Traffic => (read(&timing.to), read(&timing.from)),
+        Kind::Process | Kind::Place => (read(&timing.target, harm.aim), None),
+        Kind::Traffic => (read(&timing.to, harm.aim), read(&timing.from, harm.aim)),
+        Kind::Files => (read(&timing.target, Kind::Place), read(&timing.from, Kind::Process)),
         Kind::Nothing => (None, None),
     };
     (harm.target, harm.from) = (target, from);
     if let Some(first) = taken.first()
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
-        let example =
-            if harm.aim == Kind::Place { "{ path = \"/var/lib/app\" }" } else { "{ service = \"redis\" }" };
+        let example = if matches!(harm.aim, Kind::Place | Kind::Files) {
+            "{ path = \"/var/lib/app\" }"
+        } else {
+            "{ service = \"redis\" }"
+        };
         mistakes.error(
             harm.place,
             format!("whom `{}` hurts is not said", harm.kind),
@@ -303,12 +308,12 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     }
 }
 
-/// Whether a selector finds what a kind hurts.
-fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
+/// Whether a selector finds what it should name.
+fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let selector = &aim.target.selector;
     let place = matches!(selector, Selector::Path(_));
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
-    let (wrong, remedy) = match harm.aim {
+    let (wrong, remedy) = match names_a {
         Kind::Process if place || endpoint => {
             (true, "find processes by service, pid_file, exe, cmdline, listen, cgroup or uid")
         }
@@ -317,14 +322,14 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
         _ => (false, ""),
     };
     if wrong {
-        let hurts = match harm.aim {
+        let hurts = match names_a {
             Kind::Process => "processes",
             Kind::Traffic => "traffic",
-            Kind::Place | Kind::Nothing => "a directory",
+            Kind::Place | Kind::Files | Kind::Nothing => "a directory",
         };
         mistakes.error(
             aim.place,
-            format!("`{}` hurts {hurts}, which `{selector}` does not name", harm.kind),
+            format!("`{fault}` hurts {hurts}, which `{selector}` does not name"),
             remedy,
         );
     }

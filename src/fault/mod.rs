@@ -7,11 +7,14 @@ mod beneath;
 mod clock;
 mod corrupt;
 mod cpu;
+mod disk_error;
 mod disk_fill;
+mod disk_slow;
 mod duplicate;
 mod exec;
 mod fds;
 mod fenced;
+mod gated;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -233,6 +236,8 @@ pub enum Aim {
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
+    /// What is done to files: `target = { path = ... }`, and optionally `from`, by whom.
+    Files,
     /// Its own fields say it all.
     Nothing,
 }
@@ -535,6 +540,8 @@ kinds! {
     Pause: pause::Pause, pause::Stopped;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
+    DiskSlow: disk_slow::DiskSlow, gated::Gated;
+    DiskError: disk_error::DiskError, gated::Gated;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;

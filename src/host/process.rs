@@ -176,7 +176,9 @@ fn stat_after_command(pid: i32) -> Option<Vec<String>> {
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-fn start_of(pid: i32) -> Option<u64> {
+/// When a process started, in clock ticks since boot.
+#[must_use]
+pub fn start_of(pid: i32) -> Option<u64> {
     // Field 22 of the file; the first after the command is field 3.
     stat_after_command(pid)?.get(19)?.parse().ok()
 }

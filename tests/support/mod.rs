@@ -11,7 +11,7 @@ pub mod calls;
 pub mod stage;
 pub mod state;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -142,6 +142,24 @@ pub fn disk(options: &str) -> Option<Mounted> {
     None
 }
 
+/// A small ext4 of the test's own, in a file; `None`, loudly, where it may not be mounted.
+pub fn block_disk() -> Option<Mounted> {
+    let folder = tempfile::tempdir().unwrap();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(64 << 20).unwrap();
+    let quietly = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let made = quietly(Command::new("mkfs.ext4").arg("-q").arg(image.path()))
+        && quietly(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(folder.path()));
+    if !made {
+        skip("an ext4 of our own needs root, mkfs.ext4 and loop devices");
+        return None;
+    }
+    // The loop device keeps the file, which needs no name any more.
+    Some(Mounted(folder))
+}
+
 pub struct Mounted(pub tempfile::TempDir);
 
 impl Mounted {
@@ -235,5 +253,146 @@ impl Netns {
     pub fn prints(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+/// `brownout inject KIND ...` that would last a minute, with what it says to be read.
+pub fn inject(world: &World, kind: &str, arguments: &[&str]) -> Command {
+    let mut command = brownout(&world.state());
+    command.args(["inject", kind, "--yes", "--for", "60s"]).args(arguments).stderr(Stdio::piped());
+    command
+}
+
+pub fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+pub fn watchdogs(runner: u32) -> Vec<u32> {
+    let runs_it = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("watchdog"))
+    };
+    children(runner).into_iter().filter(runs_it).map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Who ends the harm when nobody of ours is left.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Last {
+    /// The kernel, at once.
+    Kernel,
+    /// `brownout recover`.
+    Recover,
+}
+
+/// Lets the runner die in three ways while its harm is live: killed; hanging; killed with its watchdog.
+pub fn gone_whichever_way_it_dies(
+    kind: &str,
+    arguments: &[&str],
+    last: Last,
+    harmed: impl Fn(&World) -> bool,
+) {
+    let world = World::new();
+    let harmed = || harmed(&world);
+    assert!(!harmed(), "{kind} is there before anything was done");
+    let start = || {
+        let mut runner = Owned::start(&mut inject(&world, kind, arguments));
+        runner.took_hold();
+        assert!(harmed(), "{kind} took hold, and is not there");
+        runner
+    };
+
+    let mut killed = start();
+    let since = Instant::now();
+    killed.0.kill().unwrap();
+    eventually("it is gone after SIGKILL", || !harmed());
+    println!("{kind} gone {:?} after SIGKILL", since.elapsed());
+    killed.kill();
+    world.nothing_left();
+
+    let mut hanging = start();
+    signal(hanging.pid(), "-STOP");
+    eventually("it is gone after a hang", || !harmed());
+    world.nothing_left();
+    assert!(!hanging.0.wait().unwrap().success());
+
+    let mut alone = start();
+    // The runner stops first, so that it cannot notice that its watchdog is gone and undo by itself.
+    signal(alone.pid(), "-STOP");
+    let guards = watchdogs(alone.pid());
+    assert_eq!(guards.len(), 1, "one watchdog");
+    signal(guards[0], "-KILL");
+    alone.kill();
+    match last {
+        Last::Kernel => eventually("the kernel ends it", || !harmed()),
+        Last::Recover => assert!(harmed(), "{kind}: nobody was left to undo it"),
+    }
+    let recovered = brownout(&world.state()).arg("recover").output().unwrap();
+    assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    assert!(!harmed(), "{kind} is there after recover");
+    world.nothing_left();
+}
+
+/// What `inject` says when it refuses: exit code 6, and these words.
+pub fn refused(kind: &str, arguments: &[&str], words: &[&str]) {
+    let world = World::new();
+    let output = inject(&world, kind, arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{arguments:?}: {}", said(&output));
+    for word in words.iter().chain(&["nothing was touched"]) {
+        assert!(said(&output).contains(word), "{arguments:?} lacks `{word}`: {}", said(&output));
+    }
+}
+
+/// What `inject` says of a harm that runs its time.
+pub fn figures(kind: &str, time: &str, arguments: &[&str]) -> String {
+    let world = World::new();
+    let mut command = brownout(&world.state());
+    let output = command.args(["inject", kind, "--yes", "--for", time]).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    world.nothing_left();
+    said(&output)
+}
+
+/// A process that does something on request and prints how it went.
+pub struct Target {
+    pub process: Owned,
+    pub pid_file: tempfile::NamedTempFile,
+}
+
+impl Target {
+    /// `python` is run for every line on its standard input, and its standard output read.
+    pub fn start(python: &str) -> Self {
+        let script = format!(
+            "import sys,os,time,threading\nprint('ready',flush=True)\nfor line in sys.stdin:\n  {}",
+            python.replace('\n', "\n  ")
+        );
+        let mut command = Command::new("python3");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut target =
+            Self { process: Owned::start(&mut command), pid_file: tempfile::NamedTempFile::new().unwrap() };
+        std::fs::write(target.pid_file.path(), target.process.pid().to_string()).unwrap();
+        assert_eq!(target.hear(), "ready");
+        target
+    }
+
+    pub fn ask(&mut self) -> String {
+        writeln!(self.process.0.stdin.as_mut().unwrap()).unwrap();
+        self.hear()
+    }
+
+    pub fn hear(&mut self) -> String {
+        let mut line = String::new();
+        // Byte by byte, so that nothing is kept for a reader that is gone.
+        BufReader::with_capacity(1, self.process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The control groups it is in.
+    pub fn groups(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/cgroup", self.process.pid())).unwrap()
+    }
+
+    /// A line of its /proc/PID/limits.
+    pub fn limit(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/limits", self.process.pid())).unwrap();
+        text.lines().find(|line| line.starts_with(name)).unwrap().to_owned()
     }
 }

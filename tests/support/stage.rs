@@ -124,6 +124,8 @@ impl Stage {
             "pause" => of(&["--pid-file", server]),
             "disk-fill" => of(&["size=8MiB", "--path", "disk"]),
             "inode-fill" => of(&["count=100", "--path", "disk"]),
+            "disk-slow" => of(&["delay=1ms", "operations=open", "--path", "disk"]),
+            "disk-error" => of(&["errno=EPERM", "operations=open", "--path", "disk"]),
             "cpu" => of(&["load=0.05 cores"]),
             "memory" => of(&["size=1MiB"]),
             "fds" | "threads" => of(&["leave=1", "--pid-file", server]),

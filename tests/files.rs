@@ -1,0 +1,277 @@
+//! The faults on what is done to files, through the real binary, on small file systems of the tests' own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod support;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{
+    Last, Mounted, Owned, Target, World, block_disk, brownout, disk, figures, refused, said, signal, skip,
+};
+use support::{gone_whichever_way_it_dies, inject};
+
+/// Opens a file, writes to it and reads from it, and says how each went and how many milliseconds it took.
+const USES: &str = "\
+def do(what):
+  begun=time.monotonic()
+  try: r,why=what(),'ok'
+  except OSError as e: r,why=None,os.strerror(e.errno)
+  said.append(why+' %d' % round(1000*(time.monotonic()-begun)))
+  return r
+said=[]
+f=do(lambda: os.open(PLACE+'/file',os.O_RDWR|os.O_CREAT))
+if f is None: f=os.open('/dev/null',os.O_RDWR)
+do(lambda: os.write(f,b'x'))
+do(lambda: os.pread(f,1,0))
+os.close(f)
+print(', '.join(said),flush=True)";
+
+/// Somebody who uses a file there whenever asked.
+fn user_of(place: &Path) -> Target {
+    Target::start(&USES.replace("PLACE", &format!("'{}'", place.display())))
+}
+
+/// What it says, without the times, and the times.
+fn uses(user: &mut Target) -> (String, Vec<u64>) {
+    let said = user.ask();
+    let (how, times) =
+        said.split(", ").map(|one| one.rsplit_once(' ').unwrap()).unzip::<_, _, Vec<_>, Vec<_>>();
+    (how.join(", "), times.iter().map(|time| time.parse().unwrap()).collect())
+}
+
+/// Whether the kernel asks before writes: Linux 6.14.
+fn writes_can_be_held() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let held = (numbers.next(), numbers.next()) >= (Some(6), Some(14));
+    if !held {
+        skip("writes can be held, and fail with EIO, since Linux 6.14");
+    }
+    held
+}
+
+fn place(disk: &Mounted) -> &str {
+    disk.0.path().to_str().unwrap()
+}
+
+#[test]
+fn what_is_done_to_files_fails_until_the_runner_dies_whichever_way() {
+    let Some(disk) = block_disk().filter(|_| writes_can_be_held()) else { return };
+    let user = RefCell::new(user_of(disk.0.path()));
+    gone_whichever_way_it_dies("disk-error", &["--path", place(&disk)], Last::Kernel, |_| {
+        let (how, _) = uses(&mut user.borrow_mut());
+        assert!(how == "ok, ok, ok" || how.starts_with("Input/output error, "), "{how}");
+        how != "ok, ok, ok"
+    });
+}
+
+#[test]
+fn what_is_done_to_files_is_late_until_the_runner_dies_whichever_way() {
+    let Some(disk) = block_disk() else { return };
+    let user = RefCell::new(user_of(disk.0.path()));
+    let arguments = ["delay=400ms", "operations=open", "--path", place(&disk)];
+    gone_whichever_way_it_dies("disk-slow", &arguments, Last::Kernel, |_| {
+        let (how, times) = uses(&mut user.borrow_mut());
+        assert_eq!(how, "ok, ok, ok");
+        times[0] >= 400
+    });
+}
+
+#[test]
+fn who_waits_for_a_slow_disk_goes_on_when_the_runner_is_killed() {
+    let Some(disk) = block_disk() else { return };
+    let world = World::new();
+    let mut user = user_of(disk.0.path());
+    uses(&mut user);
+    let mut runner = Owned::start(&mut inject(
+        &world,
+        "disk-slow",
+        &["delay=30s", "operations=[\"open\"]", "--path", place(&disk)],
+    ));
+    // It measures one operation of its own, which takes as long: so no word is waited for.
+    support::eventually("it stands there", || {
+        threads(runner.pid()).iter().any(|name| name.starts_with("gate-"))
+    });
+    let pid = user.process.pid();
+    let waiting = std::thread::spawn(move || {
+        let since = Instant::now();
+        let (how, _) = uses(&mut user);
+        (how, since.elapsed())
+    });
+    support::eventually("somebody waits", || {
+        let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        wchan.contains("fanotify")
+    });
+    let since = Instant::now();
+    runner.kill();
+    let (how, _) = waiting.join().unwrap();
+    println!("who waited went on {:?} after SIGKILL", since.elapsed());
+    assert_eq!(how, "ok, ok, ok");
+    assert!(since.elapsed() < Duration::from_secs(10));
+    world.nothing_left();
+}
+
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
+}
+
+#[test]
+fn opening_reading_and_writing_each_take_longer_and_elsewhere_nothing_does() {
+    let Some((disk, other)) = block_disk().zip(block_disk()).filter(|_| writes_can_be_held()) else { return };
+    std::fs::create_dir_all(disk.0.path().join("a/b")).unwrap();
+    let world = World::new();
+    let mut users = [disk.0.path().to_owned(), disk.0.path().join("a/b"), other.0.path().to_owned()]
+        .map(|at| user_of(&at));
+    let mut runner = Owned::start(&mut inject(&world, "disk-slow", &["delay=300ms", "--path", place(&disk)]));
+    runner.took_hold();
+    let [at, below, elsewhere] = users.each_mut().map(|user| uses(user).1);
+    println!("asked 300 ms, got {at:?} and {below:?}; elsewhere {elsewhere:?}");
+    assert!(at.iter().chain(&below).all(|time| *time >= 300), "{at:?} {below:?}");
+    assert!(elsewhere.iter().all(|time| *time < 300), "{elsewhere:?}");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    let said = figures("disk-slow", "300ms", &["delay=20ms", "--path", place(&disk)]);
+    for words in ["asked 20 ms, measured: opening took 2", "reading took 2", "writing took 2", "not named: /"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn so_many_pass_so_many_fail_and_then_all_pass_again() {
+    let Some(disk) = disk("size=4m") else { return };
+    let world = World::new();
+    let mut user = user_of(disk.0.path());
+    let mut runner = Owned::start(&mut inject(
+        &world,
+        "disk-error",
+        &["errno=EPERM", "operations=open", "after=2", "first=3", "--path", place(&disk)],
+    ));
+    runner.took_hold();
+    let went: Vec<bool> = (0..8).map(|_| uses(&mut user).0.starts_with("ok")).collect();
+    assert_eq!(went, [true, true, false, false, false, true, true, true]);
+}
+
+#[test]
+fn the_same_seed_hits_the_same_operations() {
+    let Some(disk) = disk("size=4m") else { return };
+    let mut user = user_of(disk.0.path());
+    let mut fates = |seed: &str| {
+        let world = World::new();
+        let mut runner = Owned::start(&mut inject(
+            &world,
+            "disk-error",
+            &["errno=EPERM", "operations=open", "percent=30%", "--seed", seed, "--path", place(&disk)],
+        ));
+        runner.took_hold();
+        (0..60).map(|_| if uses(&mut user).0.starts_with("ok") { '.' } else { 'x' }).collect::<String>()
+    };
+    let (one, again, other) = (fates("1"), fates("1"), fates("2"));
+    println!("{one}\n{other}");
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+    // 30 % of 60 is 18; beyond these bounds it is one in a million.
+    let hit = one.matches('x').count();
+    assert!((4..36).contains(&hit), "{hit}");
+}
+
+#[test]
+fn only_the_operations_of_whom_it_is_from_fail_and_of_whom_they_start() {
+    let Some(disk) = disk("size=4m") else { return };
+    let world = World::new();
+    let (mut named, mut other) = (user_of(disk.0.path()), user_of(disk.0.path()));
+    let mut parent = Target::start(&format!(
+        "print(os.system('cat {0} > /dev/null 2>&1'),flush=True)",
+        disk.0.path().join("file").display()
+    ));
+    uses(&mut named);
+    let run = |pid_file: &Path| {
+        let file = world.folder.path().join("x.toml");
+        let text = format!(
+            "title='x'\n[fault.a.disk-error]\ntarget={{path='{}'}}\nfrom={{pid_file='{}'}}\nerrno='EPERM'\nfor='60s'\n",
+            place(&disk),
+            pid_file.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = brownout(&world.state());
+        let mut runner = Owned::start(
+            command.args(["run", "--yes"]).arg(file).stdout(Stdio::null()).stderr(Stdio::piped()),
+        );
+        runner.took_hold();
+        runner
+    };
+    let first = run(named.pid_file.path());
+    assert!(uses(&mut named).0.starts_with("Operation not permitted"));
+    assert_eq!(uses(&mut other).0, "ok, ok, ok");
+    drop(first);
+    assert_eq!(parent.ask(), "0");
+    let _second = run(parent.pid_file.path());
+    assert_ne!(parent.ask(), "0", "what it starts is meant too");
+    assert_eq!(uses(&mut named).0, "ok, ok, ok");
+}
+
+#[test]
+fn both_faults_may_stand_in_one_place_and_each_ends_by_itself() {
+    let Some(disk) = disk("size=4m") else { return };
+    let (slow, bad) = (World::new(), World::new());
+    let mut user = user_of(disk.0.path());
+    let at = ["operations=open", "--path", place(&disk)];
+    let mut slowing = Owned::start(&mut inject(&slow, "disk-slow", &[&["delay=100ms"], &at[..]].concat()));
+    slowing.took_hold();
+    let mut failing = Owned::start(&mut inject(&bad, "disk-error", &[&["errno=EPERM"], &at[..]].concat()));
+    failing.took_hold();
+    assert!(uses(&mut user).0.starts_with("Operation not permitted"));
+    signal(failing.pid(), "-INT");
+    assert_eq!(failing.0.wait().unwrap().code(), Some(130));
+    let (how, times) = uses(&mut user);
+    assert!(how == "ok, ok, ok" && times[0] >= 100, "{how} {times:?}");
+}
+
+#[test]
+fn where_files_may_never_wait_it_is_refused_and_the_remedy_said() {
+    let Some(disk) = disk("size=4m") else { return };
+    for path in ["/", "/etc", "/usr/lib", "/var/lib", "/dev/shm"] {
+        let words = ["which may never wait", "name a directory of the application's own"];
+        refused("disk-slow", &["delay=1ms", "--path", path], &words);
+    }
+    let here = ["--path", place(&disk)];
+    let with = |one: &'static str| [&[one], &here[..]].concat();
+    refused("disk-slow", &with("delay=61s"), &["1 m 1 s for 100% of all operations", "at most a minute"]);
+    refused("disk-slow", &with("delay=0s"), &["at most a minute"]);
+    refused("disk-error", &with("first=0"), &["nothing would fail"]);
+    refused("disk-error", &with("operations=write"), &["writes cannot be held at", "[\"open\", \"read\"]"]);
+    refused("disk-error", &["--path", "/nowhere"], &["/nowhere", "name an existing directory"]);
+    refused("disk-error", &["--path", "/dev/null"], &["neither a directory nor a file"]);
+    let world = World::new();
+    let output =
+        inject(&world, "disk-error", &["--path", world.folder.path().to_str().unwrap()]).output().unwrap();
+    assert!(said(&output).contains("which is ours, which may never wait"), "{}", said(&output));
+}
+
+#[test]
+fn who_may_not_be_asked_is_told_so() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become somebody else");
+    }
+    let world = World::new();
+    Command::new("chmod").arg("777").arg(world.folder.path()).status().unwrap();
+    let inner = world.folder.path().join("app");
+    std::fs::create_dir(&inner).unwrap();
+    let program = brownout(&world.state()).get_program().to_owned();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program)
+        .args(["inject", "disk-slow", "delay=1ms", "--yes", "--path"])
+        .arg(&inner)
+        .env("BROWNOUT_STATE", world.state())
+        .env("BROWNOUT_RUNS", world.folder.path().join("runs"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    assert!(said(&output).contains("run as root (it takes CAP_SYS_ADMIN)"), "{}", said(&output));
+}
