@@ -471,15 +471,16 @@ pub(super) struct Fault {
 pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let aim = AnyFault::aims_at(kind).unwrap_or(Aim::Nothing);
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
+    let targeted = aim.is_processes() || aim == Aim::Place;
     let mut fields = Timing::fields();
     fields.retain(|field| match field.name {
-        "target" => matches!(aim, Aim::Process | Aim::Place),
+        "target" => targeted,
         "to" | "from" => aim == Aim::Traffic,
         _ => true,
     });
     for field in &mut fields {
         field.required |= (field.name == "for" && lasting)
-            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place))
+            || (field.name == "target" && targeted)
             || (field.name == "to" && aim == Aim::Traffic);
     }
     fields

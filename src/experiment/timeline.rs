@@ -9,7 +9,7 @@ use super::resolve::in_order;
 use super::tables::{self, File, Named, Timing};
 use super::words::When;
 use crate::base::unit::say;
-use crate::fault::Aim as Kind;
+use crate::fault::{Aim as Kind, AnyFault};
 use crate::file::{Key, Mistakes, Place, Placed};
 use crate::host::target::{Pick, Selector};
 
@@ -150,7 +150,11 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
         }
         (Some(hold), Some(_)) if timing.every.is_none() => mistakes.error(
             hold.place,
-            format!("`{kind}` is over when it is done, so it takes no `for`"),
+            if AnyFault::lasts_by_fields(kind) == Some(true) {
+                format!("`{kind}` as it is asked here is over when it is done, so it takes no `for`")
+            } else {
+                format!("`{kind}` is over when it is done, so it takes no `for`")
+            },
             "remove `for`, or repeat it with `every`",
         ),
         _ => {}
@@ -214,7 +218,7 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
-        Kind::Process | Kind::Place => &["target"],
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => &["target"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
     };
@@ -233,7 +237,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         fits(harm, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Place => (read(&timing.target), None),
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => (read(&timing.target), None),
         Kind::Traffic => (read(&timing.to), read(&timing.from)),
         Kind::Nothing => (None, None),
     };
@@ -241,8 +245,11 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     if let Some(first) = taken.first()
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
-        let example =
-            if harm.aim == Kind::Place { "{ path = \"/var/lib/app\" }" } else { "{ service = \"redis\" }" };
+        let example = match harm.aim {
+            Kind::Place => "{ path = \"/var/lib/app\" }",
+            Kind::Unit | Kind::Group => "{ unit = \"nginx.service\" }",
+            _ => "{ service = \"redis\" }",
+        };
         mistakes.error(
             harm.place,
             format!("whom `{}` hurts is not said", harm.kind),
@@ -258,7 +265,13 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
     let (wrong, remedy) = match harm.aim {
         Kind::Process if place || endpoint => {
-            (true, "find processes by service, pid_file, exe, cmdline, listen, cgroup or uid")
+            (true, "find processes by service, unit, pid_file, exe, cmdline, listen, cgroup or uid")
+        }
+        Kind::Unit if !matches!(selector, Selector::Unit(_)) => {
+            (true, "such as { unit = \"nginx.service\" }")
+        }
+        Kind::Group if !matches!(selector, Selector::Unit(_) | Selector::Cgroup(_) | Selector::Service(_)) => {
+            (true, "name it by unit, cgroup or service; `pause` holds single processes still")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
@@ -267,6 +280,8 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     if wrong {
         let hurts = match harm.aim {
             Kind::Process => "processes",
+            Kind::Group => "a whole cgroup",
+            Kind::Unit => "a unit of systemd",
             Kind::Traffic => "traffic",
             Kind::Place | Kind::Nothing => "a directory",
         };
@@ -275,6 +290,11 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
             format!("`{}` hurts {hurts}, which `{selector}` does not name", harm.kind),
             remedy,
         );
+    }
+    if !wrong && harm.aim.is_whole() && !matches!(aim.target.pick, Pick::Count(1) | Pick::All) {
+        let what = format!("`{}` hurts all of `{selector}`", harm.kind);
+        mistakes.error(aim.place, what, "remove `pick`: it takes none of its processes apart");
+        return false;
     }
     !wrong
 }
@@ -382,6 +402,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
             || matches!(
                 aim.target.selector,
                 Selector::Service(_)
+                    | Selector::Unit(_)
                     | Selector::PidFile(_)
                     | Selector::Listen(_)
                     | Selector::Address(..)
@@ -409,7 +430,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
         } else {
             mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
         }
-    } else if earlier.kind != later.kind && later.aim == Kind::Process && earlier.aim == Kind::Process {
+    } else if earlier.kind != later.kind && later.aim.is_processes() && earlier.aim.is_processes() {
         mistakes.warn(
             later.place,
             format!(

@@ -7,6 +7,7 @@ mod disk_fill;
 mod exec;
 mod fds;
 mod fenced;
+mod freeze;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -15,6 +16,7 @@ mod pause;
 mod service;
 mod starve;
 mod threads;
+mod unit;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -199,8 +201,26 @@ pub enum Aim {
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
+    /// All of a group of processes: `target`, by cgroup, unit or service.
+    Group,
+    /// A unit of systemd: `target = { unit = ... }`.
+    Unit,
     /// Its own fields say it all.
     Nothing,
+}
+
+impl Aim {
+    /// Whether it is processes, one way or the other, that are hurt.
+    #[must_use]
+    pub fn is_processes(self) -> bool {
+        matches!(self, Self::Process | Self::Group | Self::Unit)
+    }
+
+    /// Whether all of what is named is hurt, so that nothing is picked from it.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Group | Self::Unit)
+    }
 }
 
 /// One kind of harm: the struct read from the file.
@@ -478,6 +498,8 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Freeze: freeze::Freeze, freeze::Frozen;
+    Unit: unit::Unit, unit::Handled;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     + records {
