@@ -461,7 +461,7 @@ pub(super) struct Fault {
     pub harm: Option<AnyFault>,
     /// Its kind.
     pub kind: Key,
-    /// Whether the kind lasts until undone.
+    /// Whether it lasts until undone.
     pub lasting: bool,
     /// What the kind is aimed at.
     pub aim: Aim,
@@ -479,7 +479,7 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
         _ => true,
     });
     for field in &mut fields {
-        field.required |= (field.name == "for" && lasting)
+        field.required |= (field.name == "for" && lasting && AnyFault::lasts_by_fields(kind) != Some(true))
             || (field.name == "target" && targeted)
             || (field.name == "to" && aim == Aim::Traffic);
     }
@@ -495,13 +495,11 @@ impl Entry for Fault {
         let timing = Timing::take(&mut fields, mistakes);
         let harm = AnyFault::take(&kind.text, &mut fields, mistakes);
         fields.close(mistakes);
-        Some(Self {
-            timing: timing?,
-            harm,
-            kind: kind.clone(),
-            lasting: AnyFault::lasts(&kind.text)?,
-            aim: AnyFault::aims_at(&kind.text)?,
-        })
+        let lasting = match &harm {
+            Some(harm) => harm.lasting(),
+            None => AnyFault::lasts(&kind.text)?,
+        };
+        Some(Self { timing: timing?, harm, kind: kind.clone(), lasting, aim: AnyFault::aims_at(&kind.text)? })
     }
 
     fn schema() -> Json {

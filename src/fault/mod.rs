@@ -2,6 +2,7 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod beneath;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -164,6 +165,27 @@ pub enum Effect {
     Unverifiable(String),
 }
 
+impl Effect {
+    /// Joined with what was measured of those who were not named: when they moved, that is not as asked.
+    fn and_spared(self, spared: Option<Self>) -> Self {
+        let Some(spared) = spared else { return self };
+        let joined = format!("{}; not named: {}", self.figures(), spared.figures());
+        match (self, spared) {
+            (Self::Mismatch(_), _) | (_, Self::Mismatch(_)) => Self::Mismatch(joined),
+            (Self::Confirmed(_), _) => Self::Confirmed(joined),
+            (Self::Unverifiable(_), _) => Self::Unverifiable(joined),
+        }
+    }
+
+    /// What was measured.
+    #[must_use]
+    pub fn figures(&self) -> &str {
+        match self {
+            Self::Confirmed(figures) | Self::Mismatch(figures) | Self::Unverifiable(figures) => figures,
+        }
+    }
+}
+
 /// The kernel objects whose death ends a fault. Filled while injecting, so that a half-done injection
 /// is held too; dropped newest first.
 #[derive(Default)]
@@ -229,6 +251,8 @@ trait Fault {
     type Owed: Owed;
     /// Whether it lasts until undone (and so takes `for`), or is over when done.
     const LASTING: bool;
+    /// Whether its fields decide over that: it takes `for` or does not, as [`Fault::lasts`] says.
+    const BY_FIELDS: bool = false;
     /// What it is aimed at.
     const AIM: Aim;
     /// Who undoes it if we are killed, as far as the kind alone tells.
@@ -242,6 +266,15 @@ trait Fault {
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
     async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
+    /// Measures that what was not named did not move: a second look, at something near by. `Mismatch` when it
+    /// did; `None` for a kind that has nothing near by to look at.
+    async fn spared(&self, _: &Site, _: &Self::Owed, _: &Held) -> Option<Effect> {
+        None
+    }
+    /// Whether this one lasts until undone.
+    fn lasts(&self) -> bool {
+        Self::LASTING
+    }
     /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
     fn mechanism(&self, _: &Self::Owed) -> Option<String> {
         None
@@ -392,6 +425,13 @@ macro_rules! kinds {
                 None
             }
 
+            /// Whether the fields of a kind decide if it lasts; `None` for an unknown kind.
+            #[must_use]
+            pub fn lasts_by_fields(kind: &str) -> Option<bool> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::BY_FIELDS); })*
+                None
+            }
+
             /// Who undoes it if we are killed, as far as the kind alone tells.
             #[must_use]
             pub fn tier(&self) -> Tier {
@@ -401,7 +441,7 @@ macro_rules! kinds {
             /// Whether it lasts until undone, and so takes `for`.
             #[must_use]
             pub fn lasting(&self) -> bool {
-                match self { $(Self::$variant(_) => <$fault as Fault>::LASTING,)* }
+                match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
             /// The harm in a sentence.
@@ -439,10 +479,14 @@ macro_rules! kinds {
                 }
             }
 
-            /// Measures whether it took hold; `held` is what the injection filled.
+            /// Measures whether it took hold, and that what was not named did not move; `held` is what the
+            /// injection filled.
             pub async fn verify(&self, site: &Site, owed: &AnyOwed, held: &Held) -> Effect {
                 match (self, owed) {
-                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed, held).await,)*
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => {
+                        let effect = fault.verify(site, owed, held).await;
+                        effect.and_spared(fault.spared(site, owed, held).await)
+                    })*
                     #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
                     _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),
                 }
@@ -504,5 +548,24 @@ kinds! {
     Latency: latency::Latency, latency::Slowed;
     + records {
         Service: crate::hands::service::Started;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_named_and_moved_makes_an_effect_a_mismatch() {
+        let said = |effect: fn(String) -> Effect| effect("delayed".to_owned());
+        let seen = |effect: fn(String) -> Effect| effect("still".to_owned());
+        let joined = "delayed; not named: still".to_owned();
+        let (confirmed, mismatch, unknown) = (Effect::Confirmed, Effect::Mismatch, Effect::Unverifiable);
+        assert_eq!(said(confirmed).and_spared(None), Effect::Confirmed("delayed".to_owned()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(confirmed))), Effect::Confirmed(joined.clone()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(mismatch))), Effect::Mismatch(joined.clone()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(unknown))), Effect::Confirmed(joined.clone()));
+        assert_eq!(said(mismatch).and_spared(Some(seen(confirmed))), Effect::Mismatch(joined.clone()));
+        assert_eq!(said(unknown).and_spared(Some(seen(confirmed))), Effect::Unverifiable(joined));
     }
 }
