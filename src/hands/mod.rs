@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod queue;
 pub mod rules;
 pub mod service;
+pub mod systemd;
 pub mod tracer;
 
 pub use heartbeat::Heartbeat;
