@@ -5,6 +5,7 @@ pub mod burner;
 pub mod command;
 pub mod fence;
 pub mod flow;
+pub mod freezer;
 pub mod heartbeat;
 pub mod hold;
 pub mod namespace;
