@@ -11,7 +11,14 @@ use support::{Owned, World, brownout, children, eventually, said, skip};
 
 /// The units there are; `HERE` is the world's folder.
 const UNITS: &[(&str, &str)] = &[
-    ("default.target", "[Unit]\nDefaultDependencies=no\nWants=web.service needs.service broken.service idle.service\n"),
+    ("default.target", "[Unit]\nDefaultDependencies=no\nWants=web.service needs.service broken.service idle.service\nRequires=dbus.socket dbus.service\n"),
+    ("dbus.socket", "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n"),
+    (
+        "dbus.service",
+        "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nNotifyAccess=main\n\
+         ExecStart=@/usr/bin/dbus-daemon @dbus-daemon --system --address=systemd: --nofork --nopidfile \
+         --systemd-activation --syslog-only\n",
+    ),
     ("web.service", "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 3601\nRestart=on-failure\nRestartSec=50ms\n"),
     ("db.service", "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 3602\n"),
     (
@@ -51,8 +58,9 @@ impl Machine {
             .map(Path::new)
             .into_iter()
             .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists());
-        if !nix::unistd::geteuid().is_root() || !Path::new("/lib/systemd/systemd").exists() || root.is_none() {
-            skip("a systemd of our own needs root, the package systemd, and cgroup v2");
+        let have = ["/lib/systemd/systemd", "/usr/bin/dbus-daemon"].iter().all(|file| Path::new(file).exists());
+        if !nix::unistd::geteuid().is_root() || !have || root.is_none() {
+            skip("a systemd of our own needs root, the packages systemd and dbus, and cgroup v2");
             return None;
         }
         let world = World::new();
@@ -79,6 +87,10 @@ impl Machine {
         );
         let machine = Self { world, holder, group };
         eventually("systemd is up", || machine.systemctl(&["is-active", "needs.service"]).trim() == "active");
+        eventually("systemd is on the bus", || {
+            let arguments = ["call", "org.freedesktop.systemd1", "/", "org.freedesktop.DBus.Peer", "Ping"];
+            machine.command("busctl").args(arguments).output().unwrap().status.success()
+        });
         eventually("web is up", || machine.show("web.service", "ActiveState") == "active");
         eventually("broken is up", || machine.show("broken.service", "ActiveState") == "active");
         Some(machine)
@@ -141,7 +153,9 @@ impl Machine {
                     assert_eq!(watchdogs.len(), 1, "one watchdog");
                     signal(&watchdogs[0], "-KILL");
                     signal(&runner, "-KILL");
-                    assert!(!entered.0.wait().unwrap().success());
+                    // Who entered for it stopped with it.
+                    entered.kill();
+                    eventually("it is gone", || !Path::new("/proc").join(&runner).exists());
                     assert!(harmed(), "nobody was left to undo it");
                     let recovered = self.brownout(&["recover"]).output().unwrap();
                     assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));

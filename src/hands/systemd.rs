@@ -1,8 +1,8 @@
 //! What systemd is asked to do with its units, and what it says of them, by its own bus interface
 //! (org.freedesktop.systemd1(5)).
 //!
-//! Root reaches it by its private socket too, which needs no message bus: that is how `systemctl` gets through when
-//! the bus is the very thing that is broken.
+//! It is reached by the message bus of the system. Its private socket, which `systemctl` uses as root, would need no
+//! bus; but there systemd signs its answers with a name that the D-Bus specification forbids, and our library with it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,8 +20,6 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// The socket for root alone (systemd's bus-util.c).
-const PRIVATE: &str = "/run/systemd/private";
 /// The message bus of the system (D-Bus specification, "Well-known Message Bus Instances").
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// There wherever systemd is the init system (sd_booted(3)).
@@ -68,35 +66,18 @@ pub enum SystemdError {
 
 /// Where systemd is spoken to; written down, so that whoever undoes speaks to the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Address {
-    /// By its private socket.
-    Private,
-    /// By a message bus, at its D-Bus address.
-    Bus(String),
-}
+pub struct Address(String);
 
 impl Address {
-    /// Where it is to be found here: `DBUS_SYSTEM_BUS_ADDRESS`, or the private socket, or the usual place of the bus.
+    /// Where it is to be found here: at `DBUS_SYSTEM_BUS_ADDRESS`, or the usual place of the bus.
     ///
     /// # Errors
     /// When it does not run here.
     pub fn here() -> Result<Self, SystemdError> {
         if let Ok(address) = std::env::var("DBUS_SYSTEM_BUS_ADDRESS") {
-            return Ok(Self::Bus(address));
+            return Ok(Self(address));
         }
-        if !Path::new(BOOTED).is_dir() {
-            return Err(SystemdError::NotHere);
-        }
-        let root = nix::unistd::geteuid().is_root();
-        Ok(if root && Path::new(PRIVATE).exists() { Self::Private } else { Self::Bus(BUS.to_owned()) })
-    }
-
-    fn said(&self) -> &str {
-        match self {
-            Self::Private => PRIVATE,
-            Self::Bus(address) => address,
-        }
+        if Path::new(BOOTED).is_dir() { Ok(Self(BUS.to_owned())) } else { Err(SystemdError::NotHere) }
     }
 }
 
@@ -158,14 +139,8 @@ impl Systemd {
     /// # Errors
     /// When nobody answers there.
     pub async fn at(address: &Address) -> Result<Self, SystemdError> {
-        let silent = |why: String| SystemdError::Silent { at: address.said().to_owned(), why };
-        let builder = match address {
-            Address::Private => {
-                let stream = std::os::unix::net::UnixStream::connect(PRIVATE);
-                zbus::connection::Builder::unix_stream(stream.map_err(|why| silent(why.to_string()))?).p2p()
-            }
-            Address::Bus(bus) => zbus::connection::Builder::address(bus.as_str()),
-        };
+        let silent = |why: String| SystemdError::Silent { at: address.0.clone(), why };
+        let builder = zbus::connection::Builder::address(address.0.as_str());
         match tokio::time::timeout(ANSWER, builder.method_timeout(ANSWER).build()).await {
             Ok(Ok(bus)) => Ok(Self { bus }),
             Ok(Err(why)) => Err(silent(why.to_string())),
