@@ -27,7 +27,7 @@ const UNITS: &[(&str, &str)] = &[
     ),
     (
         "broken.service",
-        "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sh -c 'mkdir HERE/once && exec sleep 3604'\n",
+        "[Unit]\nDefaultDependencies=no\n[Service]\nExecStartPre=/bin/mkdir HERE/once\nExecStart=/bin/sleep 3604\n",
     ),
     (
         "idle.service",
