@@ -3,6 +3,7 @@
 
 pub mod ability;
 mod beneath;
+mod clock;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -12,11 +13,13 @@ mod freeze;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 mod unit;
 
 use std::any::Any;
@@ -552,10 +555,12 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Clock: clock::Clock, clock::Mistold;
     Freeze: freeze::Freeze, freeze::Frozen;
     Unit: unit::Unit, unit::Handled;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -8,13 +8,16 @@ pub mod flow;
 pub mod freezer;
 pub mod heartbeat;
 pub mod hold;
+pub mod lease;
 pub mod namespace;
 pub mod parked;
 pub mod proxy;
 pub mod queue;
+pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod systemd;
 pub mod tracer;
+pub mod vdso;
 
 pub use heartbeat::Heartbeat;
