@@ -76,6 +76,7 @@ words!(Whom, "choice of processes", Main: "main", All: "all");
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Handled {
     at: Address,
+    boot: String,
     action: Action,
     units: Vec<Was>,
     processes: Vec<Identity>,
@@ -258,6 +259,7 @@ for    = "2m"
         let all = self.all(site, &systemd, name).await?;
         Ok(Handled {
             at,
+            boot: process::boot_id(),
             action: self.action,
             triggered_by: all.first().map(|(_, first)| first.triggered_by.clone()).unwrap_or_default(),
             units: all.iter().map(|(name, standing)| Was::of(name, standing)).collect(),
@@ -388,11 +390,16 @@ impl Handled {
     fn lasts(&self) -> bool {
         matches!(self.action, Action::Stop | Action::Freeze)
     }
+
+    /// Whether there is something to take back: after another boot, what runs is what that boot started.
+    fn is_owed(&self) -> bool {
+        self.lasts() && self.boot == process::boot_id()
+    }
 }
 
 impl Owed for Handled {
     async fn undo(&self) -> Result<(), UndoError> {
-        if !self.lasts() {
+        if !self.is_owed() {
             return Ok(());
         }
         let failed = |why: SystemdError| UndoError(why.to_string());
@@ -419,7 +426,7 @@ impl Owed for Handled {
     }
 
     async fn remains(&self) -> Result<bool, UndoError> {
-        if !self.lasts() {
+        if !self.is_owed() {
             return Ok(false);
         }
         let failed = |why: SystemdError| UndoError(why.to_string());
