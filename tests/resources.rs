@@ -588,7 +588,8 @@ impl Drop for Icebox {
     fn drop(&mut self) {
         for file in ["cgroup.freeze", "freezer.state"] {
             if self.0.join(file).exists() {
-                let _ = std::fs::write(self.0.join(file), if file == "cgroup.freeze" { "0" } else { "THAWED" });
+                let _ =
+                    std::fs::write(self.0.join(file), if file == "cgroup.freeze" { "0" } else { "THAWED" });
             }
         }
         for _ in 0..500 {
@@ -625,7 +626,9 @@ fn a_frozen_cgroup_goes_on_whichever_way_the_runner_dies() {
 
 #[test]
 fn a_cgroup_that_holds_others_is_not_frozen() {
-    let Some(group) = Icebox::new(&["/sys/fs/cgroup/unified", "/sys/fs/cgroup"], "cgroup.freeze") else { return };
+    let Some(group) = Icebox::new(&["/sys/fs/cgroup/unified", "/sys/fs/cgroup"], "cgroup.freeze") else {
+        return;
+    };
     let busy = group.busy();
     std::fs::write(group.0.join("cgroup.freeze"), "1").unwrap();
     refused("freeze", &["--cgroup", &group.name()], &["is frozen already", "thaw it first"]);

@@ -11,7 +11,10 @@ use support::{Owned, World, brownout, children, eventually, said, skip};
 
 /// The units there are; `HERE` is the world's folder.
 const UNITS: &[(&str, &str)] = &[
-    ("default.target", "[Unit]\nDefaultDependencies=no\nWants=web.service needs.service broken.service idle.service\nRequires=dbus.socket dbus.service\n"),
+    (
+        "default.target",
+        "[Unit]\nDefaultDependencies=no\nWants=web.service needs.service broken.service idle.service\nRequires=dbus.socket dbus.service\n",
+    ),
     ("dbus.socket", "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n"),
     (
         "dbus.service",
@@ -19,7 +22,10 @@ const UNITS: &[(&str, &str)] = &[
          ExecStart=@/usr/bin/dbus-daemon @dbus-daemon --system --address=systemd: --nofork --nopidfile \
          --systemd-activation --syslog-only\n",
     ),
-    ("web.service", "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 3601\nRestart=on-failure\nRestartSec=50ms\n"),
+    (
+        "web.service",
+        "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 3601\nRestart=on-failure\nRestartSec=50ms\n",
+    ),
     ("db.service", "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 3602\n"),
     (
         "needs.service",
@@ -58,7 +64,8 @@ impl Machine {
             .map(Path::new)
             .into_iter()
             .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists());
-        let have = ["/lib/systemd/systemd", "/usr/bin/dbus-daemon"].iter().all(|file| Path::new(file).exists());
+        let have =
+            ["/lib/systemd/systemd", "/usr/bin/dbus-daemon"].iter().all(|file| Path::new(file).exists());
         if !nix::unistd::geteuid().is_root() || !have || root.is_none() {
             skip("a systemd of our own needs root, the packages systemd and dbus, and cgroup v2");
             return None;
@@ -70,7 +77,8 @@ impl Machine {
             let text = text.replace("HERE", &world.folder.path().display().to_string());
             std::fs::write(units.join(name), text).unwrap();
         }
-        let name = world.folder.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
+        let name =
+            world.folder.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
         let group = root.unwrap().join(format!("brownout-test-{name}"));
         std::fs::create_dir(&group).unwrap();
         let enter = "echo $$ > \"$1/cgroup.procs\" && exec unshare --pid --fork --kill-child --mount --net --ipc --uts \
@@ -203,10 +211,9 @@ fn signal(pid: &str, name: &str) {
 #[test]
 fn a_stopped_unit_runs_again_whichever_way_the_runner_dies() {
     let Some(machine) = Machine::new() else { return };
-    machine.gone_whichever_way_it_dies(
-        &["unit", "action=stop", "--unit", "web", "--for", "60s"],
-        || !machine.is("web.service", "active"),
-    );
+    machine.gone_whichever_way_it_dies(&["unit", "action=stop", "--unit", "web", "--for", "60s"], || {
+        !machine.is("web.service", "active")
+    });
     // All that goes down with it comes back with it.
     machine.gone_whichever_way_it_dies(
         &["unit", "action=stop", "with=['needs.service']", "--unit", "db.service", "--for", "60s"],
@@ -247,7 +254,10 @@ fn what_is_stopped_restarted_and_killed_is_measured() {
     );
     assert!(machine.is("web.service", "active"));
     let pid = main("web.service");
-    ran(&["unit", "action=restart", "--unit", "web.service"], &[&format!("with process {pid}, is active with process")]);
+    ran(
+        &["unit", "action=restart", "--unit", "web.service"],
+        &[&format!("with process {pid}, is active with process")],
+    );
     assert_ne!(main("web.service"), pid);
     let pid = main("web.service");
     ran(&["unit", "action=kill", "--unit", "web.service"], &["1 of 1 processes gone"]);
@@ -274,8 +284,10 @@ fn a_unit_that_somebody_stopped_meanwhile_stays_stopped() {
 #[test]
 fn a_unit_that_does_not_come_back_is_told_with_what_to_type() {
     let Some(machine) = Machine::new() else { return };
-    let output =
-        machine.inject(&["unit", "action=stop", "--unit", "broken.service", "--for", "100ms"]).output().unwrap();
+    let output = machine
+        .inject(&["unit", "action=stop", "--unit", "broken.service", "--for", "100ms"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", said(&output));
     for words in ["broken.service was started and is failed", "systemctl start broken.service"] {
         assert!(said(&output).contains(words), "lacks `{words}`: {}", said(&output));
@@ -296,7 +308,8 @@ fn a_unit_that_could_not_come_back_is_refused_with_the_remedy() {
         &stop("idle.service"),
         &["idle.service is inactive, so there is nothing to take away", "start it first"],
     );
-    machine.refused(&stop("nowhere.service"), &["there is no unit nowhere.service to be had here (not-found)"]);
+    machine
+        .refused(&stop("nowhere.service"), &["there is no unit nowhere.service to be had here (not-found)"]);
     machine.refused(
         &stop("db.service"),
         &["needs.service would go down with db.service, which it requires", "with = [\"needs.service\"]"],
@@ -375,7 +388,8 @@ fn where_there_is_no_systemd_that_is_said_with_what_to_do_instead() {
         return skip("a mount namespace of our own needs root");
     }
     assert_eq!(output.status.code(), Some(6), "{}", said(&output));
-    for words in ["systemd does not run this host: there is no /run/systemd/system", "use `kill` or `pause`"] {
+    for words in ["systemd does not run this host: there is no /run/systemd/system", "use `kill` or `pause`"]
+    {
         assert!(said(&output).contains(words), "lacks `{words}`: {}", said(&output));
     }
 }

@@ -199,7 +199,10 @@ fn unit_named(name: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selec
         mistakes.error(place, format!("`{name}` is no unit of systemd"), remedy);
         return None;
     }
-    if ["mount", "automount", "swap", "target", "device"].iter().any(|kind| name.ends_with(&format!(".{kind}"))) {
+    if ["mount", "automount", "swap", "target", "device"]
+        .iter()
+        .any(|kind| name.ends_with(&format!(".{kind}")))
+    {
         let what = format!("`{name}` is a unit without processes");
         mistakes.error(place, what, format!("name one of type {}", UNIT_TYPES.join(", ")));
         return None;

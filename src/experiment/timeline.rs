@@ -104,7 +104,10 @@ fn harm(
     (harm.lasting, harm.aim) = (table.lasting, table.aim);
     harm.at_place = timing.at.place;
     harm.at = timing.at.value.as_ref().and_then(|when| moment(when, timing.at.place, known, mistakes));
-    how_long(&mut harm, timing, mistakes);
+    // Of wrong fields nobody can tell whether it lasts.
+    if table.harms.is_some() || AnyFault::lasts_by_fields(&table.kind.text) != Some(true) {
+        how_long(&mut harm, timing, mistakes);
+    }
     how_likely(&mut harm, table, mistakes);
     in_steps(&mut harm, table, mistakes);
     whom(&mut harm, timing, file, names, mistakes);
@@ -322,7 +325,9 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
         Kind::Unit if !matches!(selector, Selector::Unit(_)) => {
             (true, "such as { unit = \"nginx.service\" }")
         }
-        Kind::Group if !matches!(selector, Selector::Unit(_) | Selector::Cgroup(_) | Selector::Service(_)) => {
+        Kind::Group
+            if !matches!(selector, Selector::Unit(_) | Selector::Cgroup(_) | Selector::Service(_)) =>
+        {
             (true, "name it by unit, cgroup or service; `pause` holds single processes still")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),

@@ -92,7 +92,9 @@ for    = "5s"
 
     fn ability(_: &Rights) -> Ability {
         match Freezer::attempt() {
-            Ok(()) => Ability::yes("what has a cgroup to itself, such as a unit of systemd", Some(Tier::Watchdog)),
+            Ok(()) => {
+                Ability::yes("what has a cgroup to itself, such as a unit of systemd", Some(Tier::Watchdog))
+            }
             Err(FenceError::Refused { why, remedy }) => Ability::no(why, remedy),
             Err(why) => Ability::no(why.to_string(), "run as root, where cgroups are mounted"),
         }

@@ -164,7 +164,9 @@ impl Unit {
         }
         if now.stale {
             return refuse(
-                format!("the file of {name} has changed since systemd read it, so it would not come back as it was"),
+                format!(
+                    "the file of {name} has changed since systemd read it, so it would not come back as it was"
+                ),
                 "`systemctl daemon-reload`, and restart it",
             );
         }
@@ -172,7 +174,12 @@ impl Unit {
     }
 
     /// All that goes down with a unit, itself first; each looked at and judged.
-    async fn all(&self, site: &Site, systemd: &Systemd, name: &str) -> Result<Vec<(String, Standing)>, Refusal> {
+    async fn all(
+        &self,
+        site: &Site,
+        systemd: &Systemd,
+        name: &str,
+    ) -> Result<Vec<(String, Standing)>, Refusal> {
         let refuse = |why: &SystemdError| site.refuse(why.to_string(), remedy(why));
         let first = systemd.look(name).await.map_err(|why| refuse(&why))?;
         self.judge(site, name, &first)?;
@@ -458,7 +465,9 @@ impl Owed for Handled {
         match self.action {
             Action::Stop => format!("systemctl start {}", names.join(" ")),
             Action::Freeze => format!("systemctl thaw {}", names.join(" ")),
-            Action::Restart | Action::Kill => "not reversible: systemd restarts it, if its `Restart=` says so".to_owned(),
+            Action::Restart | Action::Kill => {
+                "not reversible: systemd restarts it, if its `Restart=` says so".to_owned()
+            }
         }
     }
 }
@@ -478,7 +487,12 @@ mod tests {
 
     #[test]
     fn a_unit_is_down_as_we_left_it_unless_somebody_started_it_since() {
-        let was = Was { name: "a".to_owned(), active: "active".to_owned(), main_pid: 7, invocation: "1".to_owned() };
+        let was = Was {
+            name: "a".to_owned(),
+            active: "active".to_owned(),
+            main_pid: 7,
+            invocation: "1".to_owned(),
+        };
         assert!(was.is_down(&now("inactive", "1")), "our stop");
         assert!(was.is_down(&now("inactive", "")), "our stop, and systemd forgot its past");
         assert!(was.is_down(&now("failed", "2")), "it was started, and did not come up");
@@ -489,9 +503,18 @@ mod tests {
 
     #[test]
     fn only_the_life_that_was_frozen_is_thawed() {
-        let was = Was { name: "a".to_owned(), active: "active".to_owned(), main_pid: 7, invocation: "1".to_owned() };
+        let was = Was {
+            name: "a".to_owned(),
+            active: "active".to_owned(),
+            main_pid: 7,
+            invocation: "1".to_owned(),
+        };
         let frozen = |invocation| Standing { freezer: "frozen".to_owned(), ..now("active", invocation) };
-        assert!(was.is_frozen(&frozen("1")) && !was.is_frozen(&frozen("2")) && !was.is_frozen(&now("active", "1")));
+        assert!(
+            was.is_frozen(&frozen("1"))
+                && !was.is_frozen(&frozen("2"))
+                && !was.is_frozen(&now("active", "1"))
+        );
     }
 
     #[test]

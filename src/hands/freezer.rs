@@ -44,7 +44,11 @@ impl Freezer {
             let mut places = Vec::new();
             for pid in pids {
                 let groups = read(&format!("/proc/{pid}/cgroup"))?;
-                let place = if version == 2 { unified(&mounts, &groups) } else { legacy("freezer", &mounts, &groups) };
+                let place = if version == 2 {
+                    unified(&mounts, &groups)
+                } else {
+                    legacy("freezer", &mounts, &groups)
+                };
                 places.extend(place);
             }
             if places.is_empty() || places.len() < pids.len() {
@@ -56,7 +60,10 @@ impl Freezer {
             }
         }
         Err(reason.unwrap_or_else(|| {
-            refused("its processes are in no cgroup that could be frozen".to_owned(), "use `pause`: it needs no cgroup")
+            refused(
+                "its processes are in no cgroup that could be frozen".to_owned(),
+                "use `pause`: it needs no cgroup",
+            )
         }))
     }
 
@@ -67,7 +74,10 @@ impl Freezer {
             group.pop();
         }
         let Some(first) = places.iter().find(|place| place.group == group || !place.root) else {
-            return Err(refused("its processes have no cgroup to themselves".to_owned(), "use `pause`: it needs no cgroup"));
+            return Err(refused(
+                "its processes have no cgroup to themselves".to_owned(),
+                "use `pause`: it needs no cgroup",
+            ));
         };
         let found = Self {
             inode: fs::metadata(&group).map_err(system(&group))?.ino(),
@@ -76,7 +86,10 @@ impl Freezer {
         };
         // The root of a hierarchy has neither file: it cannot be frozen.
         if !found.group.join(found.file()).exists() {
-            return Err(refused("its processes have no cgroup to themselves".to_owned(), "use `pause`: it needs no cgroup"));
+            return Err(refused(
+                "its processes have no cgroup to themselves".to_owned(),
+                "use `pause`: it needs no cgroup",
+            ));
         }
         let inside = found.inside()?;
         if let Some((pid, why)) = inside.iter().find_map(|pid| Some((pid, protected(*pid)?))) {
@@ -88,7 +101,11 @@ impl Freezer {
         let strangers: Vec<i32> = inside.difference(&pids.iter().copied().collect()).copied().collect();
         if let [one, ..] = strangers.as_slice() {
             return Err(refused(
-                format!("{} also holds {} that were not named, such as {one}", found.group.display(), strangers.len()),
+                format!(
+                    "{} also holds {} that were not named, such as {one}",
+                    found.group.display(),
+                    strangers.len()
+                ),
                 "name the whole of it by `unit` or `cgroup`, or use `pause`",
             ));
         }
@@ -156,7 +173,8 @@ impl Freezer {
     /// # Errors
     /// When that cannot be seen.
     pub fn still(&self) -> Result<bool, FenceError> {
-        let (file, word) = if self.unified { ("cgroup.events", "frozen 1") } else { ("freezer.state", "FROZEN") };
+        let (file, word) =
+            if self.unified { ("cgroup.events", "frozen 1") } else { ("freezer.state", "FROZEN") };
         Ok(self.line(file)?.is_some_and(|text| text.lines().any(|line| line == word)))
     }
 
@@ -187,7 +205,10 @@ impl Freezer {
         let (mounts, groups) = (read("/proc/self/mounts")?, read("/proc/self/cgroup")?);
         match unified(&mounts, &groups).or_else(|| legacy("freezer", &mounts, &groups)) {
             Some(place) => writable(&place.group),
-            None => Err(refused("no cgroup with a freezer is mounted".to_owned(), "mount cgroup2 (Linux 5.2 or later)")),
+            None => Err(refused(
+                "no cgroup with a freezer is mounted".to_owned(),
+                "mount cgroup2 (Linux 5.2 or later)",
+            )),
         }
     }
 

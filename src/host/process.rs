@@ -447,7 +447,8 @@ mod tests {
     fn the_units_of_a_process_are_the_names_of_its_cgroups() {
         let unified = "0::/system.slice/_cpu.service/worker\n";
         assert_eq!(units(unified).collect::<Vec<_>>(), ["system.slice", "cpu.service", "worker"]);
-        let hybrid = "4:cpu,cpuacct:/system.slice/other.service\n1:name=systemd:/system.slice/a.service\n0::/\n";
+        let hybrid =
+            "4:cpu,cpuacct:/system.slice/other.service\n1:name=systemd:/system.slice/a.service\n0::/\n";
         assert_eq!(units(hybrid).collect::<Vec<_>>(), ["system.slice", "a.service"]);
         assert_eq!(units("garbage\n0::/\n").count(), 0);
     }

@@ -132,7 +132,9 @@ impl Stage {
                 let name = self.folder.path().file_name().unwrap().to_str().unwrap();
                 of(&["--cgroup", &format!("/{name}")])
             }
-            "unit" => Scene::Cannot("there is no systemd on this stage: tests/unit.rs has one, and kills it there"),
+            "unit" => Scene::Cannot(
+                "no systemd runs this stage: one runs tests/unit.rs, where it is killed".to_owned(),
+            ),
             "exec" => of(&[
                 &format!("inject=['sh', '-c', 'touch {here}/tmp/begun; touch {here}/tmp/flag']"),
                 &format!("undo=['rm', '-f', '{here}/tmp/flag', '{here}/tmp/begun']"),
