@@ -295,10 +295,10 @@ fn hex(all: &Properties, name: &str) -> String {
     let bytes = all.get(name).and_then(|value| value.try_clone().ok());
     let bytes = bytes.and_then(|value| Vec::<u8>::try_from(value).ok()).unwrap_or_default();
     // Sixteen noughts stand for none.
-    if bytes.iter().all(|byte| *byte == 0) {
-        return String::new();
+    match <[u8; 16]>::try_from(bytes).map(u128::from_be_bytes) {
+        Ok(number) if number != 0 => format!("{number:032x}"),
+        _ => String::new(),
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn job(all: &Properties) -> u32 {
