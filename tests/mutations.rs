@@ -171,6 +171,12 @@ fn logs() -> Vec<Vec<u8>> {
         format!(
             r#"{{"kind":"threads","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"file":"f","before":"b","during":"d"}},"targets":[{identity}]}}"#
         ),
+        format!(
+            r#"{{"kind":"freeze","freezer":{{"group":"/nowhere","inode":1,"unified":true}},"boot":"b","targets":[{identity}]}}"#
+        ),
+        format!(
+            r#"{{"kind":"unit","at":"unix:path=/x","boot":"b","action":"stop","units":[{{"name":"a.service","active":"active","main_pid":1,"invocation":"i"}}],"processes":[{identity}],"triggered_by":[]}}"#
+        ),
         r#"{"kind":"exec","mark":{"limit":1,"word":"w","by_limit":true},"session":1,"boot":"b","undo":["a"],"remains":[],"undo_within":{"secs":1,"nanos":0},"directory":"/"}"#
             .to_owned(),
         r#"{"kind":"service","run":"00000001","name":"n","mark":{"limit":1,"word":"w","by_limit":false},"boot":"b","port":null,"dir":null}"#

@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::{
@@ -414,4 +414,90 @@ fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
             assert_eq!(state(), before, "{kind} killed after {} ms", step * 3);
         }
     }
+}
+
+/// A cgroup of a test's own that can be frozen.
+struct Icebox(PathBuf);
+
+impl Icebox {
+    /// In the hierarchy that has this file in its groups; `None`, loudly, where there is none, or it may not be made.
+    fn new(roots: &[&str], file: &str) -> Option<Self> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let nth = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("brownout-test-{}-{nth}", std::process::id());
+        for root in roots {
+            let group = Self(Path::new(root).join(&name));
+            if std::fs::create_dir(&group.0).is_ok() && group.0.join(file).exists() {
+                return Some(group);
+            }
+        }
+        skip(&format!("a cgroup of our own with {file} needs root, and one of {}", roots.join(", ")));
+        None
+    }
+
+    /// A process that never rests, inside.
+    fn busy(&self) -> Owned {
+        let enter = "echo $$ > \"$1/cgroup.procs\" && while :; do :; done";
+        let child = Owned::start(Command::new("sh").args(["-c", enter, "sh"]).arg(&self.0));
+        let inside = || std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        eventually("it is inside", || inside().lines().any(|pid| pid == child.pid().to_string()));
+        child
+    }
+
+    fn name(&self) -> String {
+        format!("/{}", self.0.file_name().unwrap().to_str().unwrap())
+    }
+}
+
+impl Drop for Icebox {
+    fn drop(&mut self) {
+        for file in ["cgroup.freeze", "freezer.state"] {
+            if self.0.join(file).exists() {
+                let _ =
+                    std::fs::write(self.0.join(file), if file == "cgroup.freeze" { "0" } else { "THAWED" });
+            }
+        }
+        for _ in 0..500 {
+            if std::fs::remove_dir(&self.0).is_ok() || !self.0.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_frozen_cgroup_goes_on_whichever_way_the_runner_dies() {
+    let unified = Icebox::new(&["/sys/fs/cgroup/unified", "/sys/fs/cgroup"], "cgroup.freeze");
+    // Version 1 is going away: where it is mounted, it is tried too.
+    let legacy = Path::new("/sys/fs/cgroup/freezer")
+        .exists()
+        .then(|| Icebox::new(&["/sys/fs/cgroup/freezer"], "freezer.state"))
+        .flatten();
+    for (group, file, word) in
+        [(unified, "cgroup.events", "frozen 1"), (legacy, "freezer.self_freezing", "1")]
+    {
+        let Some(group) = group else { continue };
+        let _busy = group.busy();
+        let state = group.0.join(file);
+        gone_whichever_way_it_dies("freeze", &["--cgroup", &group.name()], Last::Recover, |_| {
+            std::fs::read_to_string(&state).unwrap().contains(word)
+        });
+        let told = figures("freeze", "100ms", &["--cgroup", &group.name()]);
+        let cut = told.contains("it was over before its effect was measured");
+        assert!(cut || told.contains("the kernel says frozen; its 1 processes used 0 ms"), "{told}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_holds_others_is_not_frozen() {
+    let Some(group) = Icebox::new(&["/sys/fs/cgroup/unified", "/sys/fs/cgroup"], "cgroup.freeze") else {
+        return;
+    };
+    let busy = group.busy();
+    std::fs::write(group.0.join("cgroup.freeze"), "1").unwrap();
+    refused("freeze", &["--cgroup", &group.name()], &["is frozen already", "thaw it first"]);
+    std::fs::write(group.0.join("cgroup.freeze"), "0").unwrap();
+    drop(busy);
+    refused("freeze", &["--cgroup", &group.name()], &["no process fits its target"]);
 }

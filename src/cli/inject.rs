@@ -60,6 +60,12 @@ struct Target {
     /// The process that listens on this TCP port
     #[arg(long, value_name = "PORT")]
     listen: Option<u16>,
+    /// This unit of systemd, and its processes
+    #[arg(long, value_name = "UNIT")]
+    unit: Option<String>,
+    /// Processes of this cgroup, as /proc/PID/cgroup writes it
+    #[arg(long, value_name = "CGROUP")]
+    cgroup: Option<String>,
     /// This place: a directory
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
@@ -154,6 +160,8 @@ impl Target {
             .or_else(|| self.exe.as_ref().map(|exe| text("exe", exe)))
             .or_else(|| self.cmdline.as_ref().map(|pattern| text("cmdline", pattern)))
             .or_else(|| self.listen.map(|port| format!("listen = {port}")))
+            .or_else(|| self.unit.as_ref().map(|unit| text("unit", unit)))
+            .or_else(|| self.cgroup.as_ref().map(|cgroup| text("cgroup", cgroup)))
             .or_else(|| self.path.as_ref().map(|path| text("path", &path.display())))
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::judge::{guard_settings, rules, terms, watched};
 use super::timeline::foresee;
-use super::world::World;
+use super::world::{World, is_one};
 use crate::base::{Dice, Rate, RunId, unit};
 use crate::event::{self, PlannedExpectation, PlannedFault, PlannedObjective, PlannedProbe};
 use crate::experiment::Experiment;
@@ -290,7 +290,7 @@ async fn look(
     }
     let entry = Entry { fault: fault.name.clone(), host: site.host.clone(), deadline: None, owed };
     planned.tier = entry.tier();
-    let count = site.target.processes.len().max(1) as u32;
+    let count = if is_one(fault) { 1 } else { site.target.processes.len().max(1) as u32 };
     Ok((planned, entry.claims(), count))
 }
 

@@ -42,8 +42,11 @@ impl World {
         let refuse =
             |why: String, remedy: &str| Refusal { fault: fault.name.clone(), why, remedy: remedy.to_owned() };
         let decision = fault.pick_of(nth);
+        let whole = fault.harm.aim().is_whole();
         let find = |target: &Option<Target>, decision: &str| -> Result<Option<Found>, Refusal> {
             let Some(target) = target else { return Ok(None) };
+            let pick = if whole { Pick::All } else { target.pick };
+            let target = &Target { pick, ..target.clone() };
             let found = self
                 .find(target, decision)
                 .map_err(|why| refuse(format!("{}: {why}", target.selector), "is the target there?"))?;
@@ -52,6 +55,14 @@ impl World {
             Ok(Some(found))
         };
         let mut target = find(&fault.target, &decision)?;
+        if let (Some(found), Some(Target { selector: Selector::Unit(_), pick: ONE, .. })) =
+            (&mut target, &fault.target)
+            && !fault.harm.lasting()
+            && !whole
+        {
+            // A unit is killed by its main process: the oldest, as a rule.
+            found.processes.truncate(1);
+        }
         if let (Some(found), Some(Target { selector: Selector::Service(name), pick: ONE, .. })) =
             (&mut target, &fault.target)
             && !fault.harm.lasting()
@@ -61,7 +72,7 @@ impl World {
         }
         // Counted again each time: there may be more of them than when the plan was made.
         if let (Some(found), Some(most)) = (&target, self.experiment.blast_radius.max_targets)
-            && !matches!(fault.target, Some(Target { selector: Selector::Service(_), .. }))
+            && !is_one(fault)
             && found.processes.len() > most as usize
         {
             let why =
@@ -123,7 +134,9 @@ impl World {
             Some(why) if !also.contains(process.identity()) => Some(why),
             _ => None,
         };
-        target::find(target, &self.dice, decision, &left_alone)
+        let whole = target.pick == ONE && matches!(target.selector, Selector::Unit(_)); // As a service is.
+        let pick = if whole { Pick::All } else { target.pick };
+        target::find(&Target { pick, ..target.clone() }, &self.dice, decision, &left_alone)
     }
 
     /// The processes that may be hurt although a host cannot do without them.
@@ -136,6 +149,13 @@ impl World {
         }
         Ok(also)
     }
+}
+
+/// Whether what a fault hurts counts as one target, however many processes it has: a service, a unit, a cgroup that
+/// is hurt as a whole.
+pub(super) fn is_one(fault: &Fault) -> bool {
+    matches!(fault.target, Some(Target { selector: Selector::Service(_) | Selector::Unit(_), .. }))
+        || fault.harm.aim().is_whole()
 }
 
 /// Whether a network fault spares the connections by which we came to this host; why not, if not.
@@ -208,13 +228,13 @@ enum Thing {
     Process(Identity),
     Traffic(Endpoint),
     Place(PathBuf),
-    /// A service that is not there yet.
-    Service(String),
+    /// A service that is not there yet, or a unit that has no process.
+    Named(String),
 }
 
 fn things(target: &Target, found: &Found) -> Vec<Thing> {
-    if let (Selector::Service(_), true) = (&target.selector, found.processes.is_empty()) {
-        return vec![Thing::Service(target.selector.to_string())];
+    if let (Selector::Service(_) | Selector::Unit(_), true) = (&target.selector, found.processes.is_empty()) {
+        return vec![Thing::Named(target.selector.to_string())];
     }
     if !found.processes.is_empty() {
         return found.processes.iter().map(|process| Thing::Process(process.identity().clone())).collect();
@@ -229,7 +249,7 @@ impl Thing {
             Self::Process(identity) => format!("process {}", identity.pid),
             Self::Traffic(endpoint) => format!("traffic to {endpoint}"),
             Self::Place(path) => path.display().to_string(),
-            Self::Service(name) => name.clone(),
+            Self::Named(name) => name.clone(),
         }
     }
 }
@@ -248,7 +268,7 @@ impl Named {
                 let address = one(limit).zip(one(wanted)).is_none_or(|(limit, wanted)| limit == wanted);
                 address && limit.port.zip(wanted.port).is_none_or(|(limit, wanted)| limit == wanted)
             }),
-            Thing::Process(_) | Thing::Service(_) => self.covers(thing),
+            Thing::Process(_) | Thing::Named(_) => self.covers(thing),
         }
     }
 
@@ -256,7 +276,7 @@ impl Named {
     fn covers(&self, thing: &Thing) -> bool {
         match thing {
             Thing::Process(identity) => self.processes.contains(identity),
-            Thing::Service(name) => self.selector == *name,
+            Thing::Named(name) => self.selector == *name,
             Thing::Place(path) => self.found.place.as_ref().is_some_and(|limit| path.starts_with(limit)),
             Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
                 limit.address.is_none_or(|address| wanted.address == Some(address))

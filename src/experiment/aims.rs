@@ -106,6 +106,9 @@ pub(super) fn target(
     if let Some(uid) = &table.uid {
         say("uid", uid.value.map(|uid| Selector::Uid(uid.0)));
     }
+    if let Some(unit) = &table.unit {
+        say("unit", unit.value.as_ref().and_then(|name| unit_named(name, unit.place, mistakes)));
+    }
     if let Some(path) = &table.path {
         say("path", path.value.clone().map(Selector::Path));
     }
@@ -131,11 +134,9 @@ pub(super) fn target(
         (None, Some(port)) => say("port", port.value.map(|port| Selector::Port(port.0))),
         (None, None) => {}
     }
-    for (word, value) in [("unit", &table.unit), ("container", &table.container)] {
-        if let Some(value) = value {
-            not_yet(word, value.place, mistakes);
-            say(word, None);
-        }
+    if let Some(value) = &table.container {
+        not_yet("container", value.place, mistakes);
+        say("container", None);
     }
 
     let host = table.host.as_ref().map_or(Some(String::new()), |host| {
@@ -179,6 +180,34 @@ fn not_yet(word: &str, place: Place, mistakes: &mut Mistakes) {
         format!("targets by `{word}` are not in this version yet"),
         "find its processes by `cgroup`, `pid_file`, `listen` or `exe`",
     );
+}
+
+/// The types of unit that have processes or stand for some (systemd.unit(5)).
+const UNIT_TYPES: &[&str] = &["service", "scope", "slice", "socket", "timer", "path"];
+/// The longest name of a unit (systemd.unit(5)).
+const LONGEST_UNIT: usize = 255;
+
+/// A unit by its full name; without a type it is a service, as `systemctl` has it.
+fn unit_named(name: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let full = match name.rsplit_once('.') {
+        Some((before, kind)) if UNIT_TYPES.contains(&kind) && !before.is_empty() => name.to_owned(),
+        _ => format!("{name}.service"),
+    };
+    if name.is_empty() || full.len() > LONGEST_UNIT || !name.chars().all(allowed) {
+        let remedy = "such as \"nginx.service\": `systemctl list-units` shows them";
+        mistakes.error(place, format!("`{name}` is no unit of systemd"), remedy);
+        return None;
+    }
+    if ["mount", "automount", "swap", "target", "device"]
+        .iter()
+        .any(|kind| name.ends_with(&format!(".{kind}")))
+    {
+        let what = format!("`{name}` is a unit without processes");
+        mistakes.error(place, what, format!("name one of type {}", UNIT_TYPES.join(", ")));
+        return None;
+    }
+    Some(Selector::Unit(full))
 }
 
 fn service_named(name: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistakes) -> Option<Selector> {
@@ -307,7 +336,8 @@ fn limit(text: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistakes) -
             }
             uid.map(Selector::Uid)
         }
-        "unit" | "container" => {
+        "unit" => unit_named(value, place, mistakes),
+        "container" => {
             not_yet(word, place, mistakes);
             None
         }

@@ -480,16 +480,17 @@ pub(super) struct Fault {
 pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let aim = AnyFault::aims_at(kind).unwrap_or(Aim::Nothing);
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
+    let targeted = aim.is_processes() || matches!(aim, Aim::Place | Aim::Files);
     let mut fields = Timing::fields();
     fields.retain(|field| match field.name {
-        "target" => matches!(aim, Aim::Process | Aim::Place | Aim::Files),
+        "target" => targeted,
         "to" => aim == Aim::Traffic,
         "from" => matches!(aim, Aim::Traffic | Aim::Files),
         _ => true,
     });
     for field in &mut fields {
         field.required |= (field.name == "for" && lasting && AnyFault::lasts_by_fields(kind) != Some(true))
-            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place | Aim::Files))
+            || (field.name == "target" && targeted)
             || (field.name == "to" && aim == Aim::Traffic);
     }
     fields

@@ -10,7 +10,7 @@ use super::tables::{self, File, Named, Timing};
 use super::words::When;
 use crate::base::Percent;
 use crate::base::unit::say;
-use crate::fault::Aim as Kind;
+use crate::fault::{Aim as Kind, AnyFault};
 use crate::file::{Key, Mistakes, Place, Placed};
 use crate::host::target::{Pick, Selector};
 
@@ -104,7 +104,10 @@ fn harm(
     (harm.lasting, harm.aim) = (table.lasting, table.aim);
     harm.at_place = timing.at.place;
     harm.at = timing.at.value.as_ref().and_then(|when| moment(when, timing.at.place, known, mistakes));
-    how_long(&mut harm, timing, mistakes);
+    // Of wrong fields nobody can tell whether it lasts.
+    if table.harms.is_some() || AnyFault::lasts_by_fields(&table.kind.text) != Some(true) {
+        how_long(&mut harm, timing, mistakes);
+    }
     how_likely(&mut harm, table, mistakes);
     in_steps(&mut harm, table, mistakes);
     whom(&mut harm, timing, file, names, mistakes);
@@ -157,7 +160,11 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
         }
         (Some(hold), Some(_)) if timing.every.is_none() => mistakes.error(
             hold.place,
-            format!("`{kind}` is over when it is done, so it takes no `for`"),
+            if AnyFault::lasts_by_fields(kind) == Some(true) {
+                format!("`{kind}` as it is asked here is over when it is done, so it takes no `for`")
+            } else {
+                format!("`{kind}` is over when it is done, so it takes no `for`")
+            },
             "remove `for`, or repeat it with `every`",
         ),
         _ => {}
@@ -266,7 +273,7 @@ fn in_steps(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
-        Kind::Process | Kind::Place => &["target"],
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => &["target"],
         Kind::Files => &["target", "from"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
@@ -286,7 +293,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         fits(names_a, &harm.kind, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Place => (read(&timing.target, harm.aim), None),
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => (read(&timing.target, harm.aim), None),
         Kind::Traffic => (read(&timing.to, harm.aim), read(&timing.from, harm.aim)),
         Kind::Files => (read(&timing.target, Kind::Place), read(&timing.from, Kind::Process)),
         Kind::Nothing => (None, None),
@@ -295,10 +302,10 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     if let Some(first) = taken.first()
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
-        let example = if matches!(harm.aim, Kind::Place | Kind::Files) {
-            "{ path = \"/var/lib/app\" }"
-        } else {
-            "{ service = \"redis\" }"
+        let example = match harm.aim {
+            Kind::Place | Kind::Files => "{ path = \"/var/lib/app\" }",
+            Kind::Unit | Kind::Group => "{ unit = \"nginx.service\" }",
+            _ => "{ service = \"redis\" }",
         };
         mistakes.error(
             harm.place,
@@ -315,7 +322,15 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
     let (wrong, remedy) = match names_a {
         Kind::Process if place || endpoint => {
-            (true, "find processes by service, pid_file, exe, cmdline, listen, cgroup or uid")
+            (true, "find processes by service, unit, pid_file, exe, cmdline, listen, cgroup or uid")
+        }
+        Kind::Unit if !matches!(selector, Selector::Unit(_)) => {
+            (true, "such as { unit = \"nginx.service\" }")
+        }
+        Kind::Group
+            if !matches!(selector, Selector::Unit(_) | Selector::Cgroup(_) | Selector::Service(_)) =>
+        {
+            (true, "name it by unit, cgroup or service; `pause` holds single processes still")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
@@ -324,6 +339,8 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
     if wrong {
         let hurts = match names_a {
             Kind::Process => "processes",
+            Kind::Group => "a whole cgroup",
+            Kind::Unit => "a unit of systemd",
             Kind::Traffic => "traffic",
             Kind::Place | Kind::Files | Kind::Nothing => "a directory",
         };
@@ -332,6 +349,11 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
             format!("`{fault}` hurts {hurts}, which `{selector}` does not name"),
             remedy,
         );
+    }
+    if !wrong && names_a.is_whole() && !matches!(aim.target.pick, Pick::Count(1) | Pick::All) {
+        let what = format!("`{fault}` hurts all of `{selector}`");
+        mistakes.error(aim.place, what, "remove `pick`: it takes none of its processes apart");
+        return false;
     }
     !wrong
 }
@@ -439,6 +461,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
             || matches!(
                 aim.target.selector,
                 Selector::Service(_)
+                    | Selector::Unit(_)
                     | Selector::PidFile(_)
                     | Selector::Listen(_)
                     | Selector::Address(..)
@@ -466,7 +489,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
         } else {
             mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
         }
-    } else if earlier.kind != later.kind && later.aim == Kind::Process && earlier.aim == Kind::Process {
+    } else if earlier.kind != later.kind && later.aim.is_processes() && earlier.aim.is_processes() {
         mistakes.warn(
             later.place,
             format!(

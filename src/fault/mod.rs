@@ -14,6 +14,7 @@ mod duplicate;
 mod exec;
 mod fds;
 mod fenced;
+mod freeze;
 mod gated;
 mod inode_fill;
 mod kill;
@@ -27,6 +28,7 @@ mod service;
 mod starve;
 mod threads;
 mod traffic;
+mod unit;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -238,8 +240,26 @@ pub enum Aim {
     Place,
     /// What is done to files: `target = { path = ... }`, and optionally `from`, by whom.
     Files,
+    /// All of a group of processes: `target`, by cgroup, unit or service.
+    Group,
+    /// A unit of systemd: `target = { unit = ... }`.
+    Unit,
     /// Its own fields say it all.
     Nothing,
+}
+
+impl Aim {
+    /// Whether it is processes, one way or the other, that are hurt.
+    #[must_use]
+    pub fn is_processes(self) -> bool {
+        matches!(self, Self::Process | Self::Group | Self::Unit)
+    }
+
+    /// Whether all of what is named is hurt, so that nothing is picked from it.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Group | Self::Unit)
+    }
 }
 
 /// One kind of harm: the struct read from the file.
@@ -548,6 +568,8 @@ kinds! {
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
     Clock: clock::Clock, clock::Mistold;
+    Freeze: freeze::Freeze, freeze::Frozen;
+    Unit: unit::Unit, unit::Handled;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     Partition: partition::Partition, traffic::Queued;

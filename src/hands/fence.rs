@@ -57,11 +57,11 @@ pub enum FenceError {
     },
 }
 
-fn refused(why: String, remedy: &'static str) -> FenceError {
+pub(super) fn refused(why: String, remedy: &'static str) -> FenceError {
     FenceError::Refused { why, remedy }
 }
 
-fn system(path: &Path) -> impl FnOnce(io::Error) -> FenceError + '_ {
+pub(super) fn system(path: &Path) -> impl FnOnce(io::Error) -> FenceError + '_ {
     |why| FenceError::System { path: path.to_owned(), why }
 }
 
@@ -289,10 +289,10 @@ impl Fence {
 
 /// Where a process is.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
-    group: PathBuf,
-    root: bool,
-    unified: bool,
+pub(super) struct Place {
+    pub(super) group: PathBuf,
+    pub(super) root: bool,
+    pub(super) unified: bool,
 }
 
 /// The group of a process in the hierarchy that has a controller: version 1 where it has it, else version 2.
@@ -313,31 +313,53 @@ fn place(controller: Controller, pid: i32) -> Result<Place, FenceError> {
 }
 
 fn find(word: &str, mounts: &str, groups: &str) -> Option<Place> {
-    // device, mount point, type, options (fstab(5)); hierarchy, controllers, path (cgroups(7)).
-    let mounted = |fits: &dyn Fn(&str, &str) -> bool| {
-        mounts.lines().find_map(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let [_, at, kind, options, ..] = words[..] else { return None };
-            fits(kind, options).then(|| PathBuf::from(at))
-        })
-    };
-    let path = |fits: &dyn Fn(&str) -> bool| {
-        groups.lines().find_map(|line| {
-            let (_, rest) = line.split_once(':')?;
-            let (controllers, path) = rest.split_once(':')?;
-            fits(controllers).then_some(path)
-        })
-    };
-    let one = |list: &str| list.split(',').any(|one| one == word);
-    let (at, path, unified) = match mounted(&|kind, options| kind == "cgroup" && one(options)) {
-        Some(at) => (at, path(&one)?, false),
-        None => (mounted(&|kind, _| kind == "cgroup2")?, path(&str::is_empty)?, true),
-    };
-    let inner = path.trim_start_matches('/');
-    Some(Place { group: if inner.is_empty() { at } else { at.join(inner) }, root: inner.is_empty(), unified })
+    match mounted(mounts, &|kind, options| kind == "cgroup" && has(options, word)) {
+        Some(_) => legacy(word, mounts, groups),
+        None => unified(mounts, groups),
+    }
 }
 
-fn members(group: &Path) -> io::Result<BTreeSet<i32>> {
+/// The group in the hierarchy of version 1 that has a controller.
+pub(super) fn legacy(word: &str, mounts: &str, groups: &str) -> Option<Place> {
+    let at = mounted(mounts, &|kind, options| kind == "cgroup" && has(options, word))?;
+    Some(Place::below(at, path(groups, &|controllers| has(controllers, word))?, false))
+}
+
+/// The group in the hierarchy of version 2.
+pub(super) fn unified(mounts: &str, groups: &str) -> Option<Place> {
+    let at = mounted(mounts, &|kind, _| kind == "cgroup2")?;
+    Some(Place::below(at, path(groups, &str::is_empty)?, true))
+}
+
+impl Place {
+    fn below(at: PathBuf, path: &str, unified: bool) -> Self {
+        let inner = path.trim_start_matches('/');
+        Self { group: if inner.is_empty() { at } else { at.join(inner) }, root: inner.is_empty(), unified }
+    }
+}
+
+fn has(list: &str, word: &str) -> bool {
+    list.split(',').any(|one| one == word)
+}
+
+/// Where something is mounted: device, mount point, type, options (fstab(5)).
+fn mounted(mounts: &str, fits: &dyn Fn(&str, &str) -> bool) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, at, kind, options, ..] = words[..] else { return None };
+        fits(kind, options).then(|| PathBuf::from(at))
+    })
+}
+
+/// A process's path in a hierarchy: its number, controllers, path (cgroups(7)).
+fn path<'a>(groups: &'a str, fits: &dyn Fn(&str) -> bool) -> Option<&'a str> {
+    groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        fits(controllers).then_some(path)
+    })
+}
+
+pub(super) fn members(group: &Path) -> io::Result<BTreeSet<i32>> {
     let text = fs::read_to_string(group.join("cgroup.procs"))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
@@ -346,7 +368,7 @@ fn has_word(file: &Path, word: &str) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.split_whitespace().any(|one| one == word))
 }
 
-fn writable(group: &Path) -> Result<(), FenceError> {
+pub(super) fn writable(group: &Path) -> Result<(), FenceError> {
     let file = group.join("cgroup.procs");
     eaccess(&file, AccessFlags::W_OK).and_then(|()| eaccess(group, AccessFlags::W_OK)).map_err(|why| {
         refused(format!("{} is not ours to change ({})", group.display(), why.desc()), "run as root")

@@ -5,6 +5,7 @@ pub mod burner;
 pub mod command;
 pub mod fence;
 pub mod flow;
+pub mod freezer;
 pub mod gate;
 pub mod heartbeat;
 pub mod hold;
@@ -16,6 +17,7 @@ pub mod queue;
 pub mod resend;
 pub mod rules;
 pub mod service;
+pub mod systemd;
 pub mod tracer;
 pub mod vdso;
 

@@ -264,6 +264,8 @@ pub enum Wanted {
     Uid(u32),
     /// It is in this cgroup or below, as /proc/PID/cgroup writes it.
     Cgroup(String),
+    /// It belongs to this unit of systemd, by the unit's full name.
+    Unit(String),
 }
 
 /// All processes that fit, oldest first. Ourselves, our ancestors, process 1 and kernel threads never do.
@@ -309,8 +311,24 @@ fn fits(pid: i32, wanted: &Wanted) -> bool {
                     .is_some_and(|r| r.is_empty() || r.starts_with('/'))
             })
         }),
+        Wanted::Unit(name) => fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .is_ok_and(|text| units(&text).any(|unit| unit == name)),
         Wanted::PidFile(_) | Wanted::Listen(_) => false,
     }
+}
+
+/// The units that a process belongs to, outermost slice first, out of its /proc/PID/cgroup: systemd names a cgroup
+/// after its unit, in the hierarchy of version 2 or in its own of version 1, and puts a `_` before names that the
+/// kernel would take for its own files (sd_pid_get_unit(3), cg_unescape of systemd's cgroup-util.c).
+pub fn units(groups: &str) -> impl Iterator<Item = &str> {
+    groups
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .filter(|(controllers, _)| matches!(*controllers, "" | "name=systemd"))
+        .map(|(_, path)| path)
+        .flat_map(|path| path.split('/'))
+        .filter(|part| !part.is_empty())
+        .map(|part| part.strip_prefix('_').unwrap_or(part))
 }
 
 /// Why a process is never a target, if it is not.
@@ -425,6 +443,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert!(listeners(port).contains(&(std::process::id() as i32)));
         assert!(find(&Wanted::Listen(port)).unwrap().is_empty(), "we are never a target");
+    }
+
+    #[test]
+    fn the_units_of_a_process_are_the_names_of_its_cgroups() {
+        let unified = "0::/system.slice/_cpu.service/worker\n";
+        assert_eq!(units(unified).collect::<Vec<_>>(), ["system.slice", "cpu.service", "worker"]);
+        let hybrid =
+            "4:cpu,cpuacct:/system.slice/other.service\n1:name=systemd:/system.slice/a.service\n0::/\n";
+        assert_eq!(units(hybrid).collect::<Vec<_>>(), ["system.slice", "a.service"]);
+        assert_eq!(units("garbage\n0::/\n").count(), 0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Selector {
     Cgroup(String),
     /// Processes of this user.
     Uid(u32),
+    /// A unit of systemd and its processes, by its full name.
+    Unit(String),
     /// A service that the experiment itself starts, by its name.
     Service(String),
     /// Traffic to this address; every port when none is said.
@@ -98,6 +100,8 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// The place.
     pub place: Option<PathBuf>,
+    /// The unit of systemd.
+    pub unit: Option<String>,
     /// Who fits and is left alone, in a few words each.
     pub left_alone: Vec<String>,
 }
@@ -119,6 +123,7 @@ impl fmt::Display for Selector {
             Self::Listen(port) => write!(f, "listen {port}"),
             Self::Cgroup(path) => write!(f, "cgroup {path}"),
             Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Unit(name) => write!(f, "unit {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Address(address, Some(port)) => {
                 write!(f, "address {}", std::net::SocketAddr::new(*address, *port))
@@ -139,6 +144,7 @@ impl Selector {
             Self::Listen(port) => Wanted::Listen(*port),
             Self::Cgroup(path) => Wanted::Cgroup(path.clone()),
             Self::Uid(uid) => Wanted::Uid(*uid),
+            Self::Unit(name) => Wanted::Unit(name.clone()),
             Self::Service(_) | Self::Address(..) | Self::Port(_) | Self::Path(_) => return None,
         })
     }
@@ -178,6 +184,9 @@ pub fn find(
     guarded: &dyn Fn(&Process) -> Option<&'static str>,
 ) -> io::Result<Found> {
     let mut found = Found { said: target.selector.to_string(), ..Found::default() };
+    if let Selector::Unit(name) = &target.selector {
+        found.unit = Some(name.clone());
+    }
     match &target.selector {
         Selector::Address(address, port) => {
             found.endpoints.push(Endpoint { address: Some(*address), port: *port });

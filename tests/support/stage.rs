@@ -130,6 +130,13 @@ impl Stage {
             "memory" => of(&["size=1MiB"]),
             "fds" | "threads" => of(&["leave=1", "--pid-file", server]),
             "starve" => of(&["quota=0.5 cores", "--pid-file", server]),
+            "freeze" => {
+                let name = self.folder.path().file_name().unwrap().to_str().unwrap();
+                of(&["--cgroup", &format!("/{name}")])
+            }
+            "unit" => Scene::Cannot(
+                "no systemd runs this stage: one runs tests/unit.rs, where it is killed".to_owned(),
+            ),
             "exec" => of(&[
                 &format!("inject=['sh', '-c', 'touch {here}/tmp/begun; touch {here}/tmp/flag']"),
                 &format!("undo=['rm', '-f', '{here}/tmp/flag', '{here}/tmp/begun']"),
@@ -138,10 +145,8 @@ impl Stage {
             "clock" => of(&["offset=1h", "--pid-file", server]),
             "latency" => of(&["delay=20ms", "--to", "127.0.0.1:7000"]),
             "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
-            "loss" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
             "partition" => of(&["--to", "127.0.0.1:7000"]),
-            "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
-            "bandwidth" => of(&["rate=1Mbit/s", "--to", "127.0.0.1:7000"]),
+            "loss" | "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
             other => panic!(
                 "the fault kind `{other}` has no scene, so nobody has seen that it leaves nothing when it is killed: \
                  add its line to `Stage::scene` in tests/support/stage.rs"
