@@ -75,6 +75,22 @@ pub fn duration(text: &str) -> Result<Duration, NotAQuantity> {
     Ok(Duration::from_nanos((total * 1e9).round() as u64))
 }
 
+/// The quantity at a share of the way between two others: durations and sizes in any units, others in the same
+/// unit. `None` where there is none.
+#[must_use]
+pub fn between(from: &str, to: &str, share: f64) -> Option<String> {
+    let at = |from: f64, to: f64| from + (to - from) * share;
+    if let (Ok(from), Ok(to)) = (duration(from), duration(to)) {
+        return Some(format!("{}ns", at(from.as_nanos() as f64, to.as_nanos() as f64).round()));
+    }
+    if let (Ok(from), Ok(to)) = (from.parse::<Bytes>(), to.parse::<Bytes>()) {
+        return Some(format!("{}B", at(from.0 as f64, to.0 as f64).round()));
+    }
+    let ((from, unit), (to, other)) = (number_and_unit(from, "").ok()?, number_and_unit(to, "").ok()?);
+    // What people write has few digits: a sum of binary fractions should not show more.
+    (unit == other && !unit.is_empty()).then(|| format!("{}{unit}", (at(from, to) * 1e6).round() / 1e6))
+}
+
 /// Writes a duration the way people say it, with at most three significant figures below a minute:
 /// `1.25 s`, `200 ms`, `2 m 30 s`.
 #[must_use]
@@ -197,6 +213,84 @@ impl fmt::Display for Percent {
     }
 }
 
+/// How much a line carries.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Bitrate(f64);
+
+impl Bitrate {
+    /// Bits a second.
+    #[must_use]
+    pub fn bits(self) -> f64 {
+        self.0
+    }
+
+    /// How long so many bytes take; 0 at an infinite rate.
+    #[must_use]
+    pub fn takes(self, bytes: u64) -> Duration {
+        Duration::try_from_secs_f64(bytes as f64 * 8.0 / self.0).unwrap_or(Duration::MAX)
+    }
+
+    /// The mean over a while.
+    #[must_use]
+    pub fn of(bytes: u64, took: Duration) -> Self {
+        Self(bytes as f64 * 8.0 / took.as_secs_f64().max(1e-9))
+    }
+}
+
+impl FromStr for Bitrate {
+    type Err = NotAQuantity;
+
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        const WANTED: &str = "a bit rate such as \"10Mbit/s\", \"500kbit/s\" or \"2MB/s\"";
+        let (number, unit) = number_and_unit(text, WANTED)?;
+        let factor = match unit {
+            "bit/s" => 1.0,
+            "kbit/s" | "Kbit/s" => 1e3,
+            "Mbit/s" => 1e6,
+            "Gbit/s" => 1e9,
+            "B/s" => 8.0,
+            "kB/s" | "KB/s" => 8e3,
+            "MB/s" => 8e6,
+            "GB/s" => 8e9,
+            "KiB/s" => 8.0 * 1024.0,
+            "MiB/s" => 8.0 * 1_048_576.0,
+            "GiB/s" => 8.0 * 1_073_741_824.0,
+            "" => return Err(wrong(text, WANTED, ": the unit is missing")),
+            _ => return Err(wrong(text, WANTED, ": the unit is unknown")),
+        };
+        let bits = number * factor;
+        if bits <= 0.0 {
+            return Err(wrong(text, WANTED, ": it must be above zero"));
+        }
+        if bits > 1e15 {
+            return Err(wrong(text, WANTED, ": it exceeds a petabit a second"));
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl fmt::Display for Bitrate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (factor, unit) = match self.0 {
+            bits if bits >= 0.999_5e9 => (1e9, "Gbit/s"),
+            bits if bits >= 0.999_5e6 => (1e6, "Mbit/s"),
+            bits if bits >= 0.999_5e3 => (1e3, "kbit/s"),
+            _ => (1.0, "bit/s"),
+        };
+        let value = self.0 / factor;
+        let digits = if value >= 99.95 {
+            0
+        } else if value >= 9.995 {
+            1
+        } else {
+            2
+        };
+        let text = format!("{value:.digits$}");
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        write!(f, "{text} {unit}")
+    }
+}
+
 /// How often something happens.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Rate(f64);
@@ -258,6 +352,41 @@ impl fmt::Display for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bit_rates_are_read_and_said() {
+        for (text, bits, said) in [
+            ("10Mbit/s", 1e7, "10 Mbit/s"),
+            ("2MB/s", 1.6e7, "16 Mbit/s"),
+            ("1.5 Gbit/s", 1.5e9, "1.5 Gbit/s"),
+            ("1KiB/s", 8192.0, "8.19 kbit/s"),
+            ("9bit/s", 9.0, "9 bit/s"),
+        ] {
+            let rate: Bitrate = text.parse().unwrap();
+            assert!((rate.bits() - bits).abs() < 1e-6 && rate.to_string() == said, "{text} {rate}");
+        }
+        for text in ["10", "10Mbit", "10/s", "0bit/s", "-1Mbit/s", "2e9Gbit/s", "9999999Gbit/s"] {
+            assert!(text.parse::<Bitrate>().is_err(), "{text}");
+        }
+        let rate: Bitrate = "8Mbit/s".parse().unwrap();
+        assert_eq!(rate.takes(1_000_000), Duration::from_secs(1));
+        assert_eq!(Bitrate::of(1_000_000, Duration::from_secs(1)), rate);
+    }
+
+    #[test]
+    fn between_two_quantities_lies_one_in_a_unit_that_both_have() {
+        let at = |from, to, share| between(from, to, share);
+        assert_eq!(at("10ms", "1s", 0.5).map(|text| duration(&text)), Some(Ok(Duration::from_millis(505))));
+        assert_eq!(at("1KiB", "3KiB", 0.5).as_deref(), Some("2048B"));
+        assert_eq!(at("10%", "50%", 0.25).as_deref(), Some("20%"));
+        assert_eq!(at("50%", "10%", 0.25).as_deref(), Some("40%"));
+        assert_eq!(at("0.1/s", "0.3/s", 0.5).as_deref(), Some("0.2/s"));
+        for (from, to) in
+            [("10%", "50/s"), ("10ms", "5%"), ("1", "2"), ("", "1s"), ("KILL", "TERM"), ("-1s", "1s")]
+        {
+            assert_eq!(at(from, to, 0.5), None, "{from} {to}");
+        }
+    }
 
     #[test]
     fn durations_are_numbers_with_units_not_strings() {

@@ -18,9 +18,9 @@ pub(super) struct Inject {
     /// The kind's own fields, as in a file: `size=1GiB`, `signal=TERM`, `'undo=["rm", "x"]'`
     #[arg(value_name = "FIELD=VALUE")]
     fields: Vec<String>,
-    /// How long it lasts, for example 30s
-    #[arg(long = "for", value_name = "DURATION", value_parser = unit::duration, default_value = "30s")]
-    hold: Duration,
+    /// How long it lasts, for example 1m; 30s unless said
+    #[arg(long = "for", value_name = "DURATION", value_parser = unit::duration)]
+    hold: Option<Duration>,
     /// The delay of `latency`
     #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
@@ -101,8 +101,14 @@ impl Inject {
         if let Some(delay) = &self.delay {
             line("delay", delay);
         }
-        if AnyFault::lasts(&self.kind) == Some(true) {
-            line("for", &format!("{}ms", self.hold.as_secs_f64() * 1e3));
+        let usual = match AnyFault::lasts_by_fields(&self.kind) {
+            Some(true) => None, // Whether it takes one, its fields say: the loader judges.
+            _ => Some(Duration::from_secs(30)),
+        };
+        if AnyFault::lasts(&self.kind) == Some(true)
+            && let Some(hold) = self.hold.or(usual)
+        {
+            line("for", &format!("{}ms", hold.as_secs_f64() * 1e3));
         }
         if let Some(target) = self.target.selector() {
             let pick = match aim {

@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
+use super::beneath::Beneath;
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError, asked};
 use crate::base::{Bytes, Percent};
 use crate::host::process::Identity;
@@ -80,6 +81,9 @@ for    = "30s"
     }
 
     async fn inject(&self, _: &Site, owed: &Filled, held: &mut Held) -> Result<(), FaultError> {
+        if let Some(beneath) = Beneath::of(&owed.path) {
+            held.hold(beneath);
+        }
         let owed = owed.clone();
         // Reserving blocks is milliseconds on ext4 and xfs, but may be seconds where they must be zeroed.
         let filled = tokio::task::spawn_blocking(move || fill(&owed)).await;
@@ -97,6 +101,10 @@ for    = "30s"
             }
             Err(why) => Effect::Unverifiable(why.to_string()),
         }
+    }
+
+    async fn spared(&self, _: &Site, owed: &Filled, held: &Held) -> Option<Effect> {
+        Some(held.get::<Beneath>()?.spared(owed.bytes))
     }
 
     fn harm(&self, site: &Site) -> String {
@@ -121,7 +129,8 @@ for    = "30s"
     }
 }
 
-fn free_bytes(path: &std::path::Path) -> nix::Result<u64> {
+/// Bytes that a user may still take there.
+pub(super) fn free_bytes(path: &std::path::Path) -> nix::Result<u64> {
     let stat = statvfs(path)?;
     Ok(stat.blocks_available() * stat.fragment_size())
 }

@@ -2,6 +2,9 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod bandwidth;
+mod beneath;
+mod clock;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -10,11 +13,13 @@ mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -83,10 +88,14 @@ impl Site {
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
-        if self.target.processes.is_empty() {
-            return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
+        match (self.target.processes.as_slice(), self.target.left_alone.as_slice()) {
+            ([], []) => Err(self.refuse("no process fits its target".to_owned(), "is the service running?")),
+            ([], left) => Err(self.refuse(
+                format!("nobody fits its target but whom a host cannot do without ({})", left.join("; ")),
+                "name another target, or name them in [blast_radius] `also`",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The place to fill, and the device its file system is on.
@@ -162,6 +171,27 @@ pub enum Effect {
     Unverifiable(String),
 }
 
+impl Effect {
+    /// Joined with what was measured of those who were not named: when they moved, that is not as asked.
+    fn and_spared(self, spared: Option<Self>) -> Self {
+        let Some(spared) = spared else { return self };
+        let joined = format!("{}; not named: {}", self.figures(), spared.figures());
+        match (self, spared) {
+            (Self::Mismatch(_), _) | (_, Self::Mismatch(_)) => Self::Mismatch(joined),
+            (Self::Confirmed(_), _) => Self::Confirmed(joined),
+            (Self::Unverifiable(_), _) => Self::Unverifiable(joined),
+        }
+    }
+
+    /// What was measured.
+    #[must_use]
+    pub fn figures(&self) -> &str {
+        match self {
+            Self::Confirmed(figures) | Self::Mismatch(figures) | Self::Unverifiable(figures) => figures,
+        }
+    }
+}
+
 /// The kernel objects whose death ends a fault. Filled while injecting, so that a half-done injection
 /// is held too; dropped newest first.
 #[derive(Default)]
@@ -209,6 +239,8 @@ trait Fault {
     type Owed: Owed;
     /// Whether it lasts until undone (and so takes `for`), or is over when done.
     const LASTING: bool;
+    /// Whether its fields decide over that: it takes `for` or does not, as [`Fault::lasts`] says.
+    const BY_FIELDS: bool = false;
     /// What it is aimed at.
     const AIM: Aim;
     /// Who undoes it if we are killed, as far as the kind alone tells.
@@ -222,6 +254,15 @@ trait Fault {
     async fn inject(&self, site: &Site, owed: &Self::Owed, held: &mut Held) -> Result<(), FaultError>;
     /// Measures whether it took hold.
     async fn verify(&self, site: &Site, owed: &Self::Owed, held: &Held) -> Effect;
+    /// Measures that what was not named did not move: a second look, at something near by. `Mismatch` when it
+    /// did; `None` for a kind that has nothing near by to look at.
+    async fn spared(&self, _: &Site, _: &Self::Owed, _: &Held) -> Option<Effect> {
+        None
+    }
+    /// Whether this one lasts until undone.
+    fn lasts(&self) -> bool {
+        Self::LASTING
+    }
     /// By which of several ways it is done and why, for the plan; `None` for a kind that has only one.
     fn mechanism(&self, _: &Self::Owed) -> Option<String> {
         None
@@ -365,10 +406,23 @@ macro_rules! kinds {
                 None
             }
 
+            /// What this one is aimed at.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(_) => <$fault as Fault>::AIM,)* }
+            }
+
             /// Whether a kind lasts until undone; `None` for an unknown kind.
             #[must_use]
             pub fn lasts(kind: &str) -> Option<bool> {
                 $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::LASTING); })*
+                None
+            }
+
+            /// Whether the fields of a kind decide if it lasts; `None` for an unknown kind.
+            #[must_use]
+            pub fn lasts_by_fields(kind: &str) -> Option<bool> {
+                $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::BY_FIELDS); })*
                 None
             }
 
@@ -381,7 +435,7 @@ macro_rules! kinds {
             /// Whether it lasts until undone, and so takes `for`.
             #[must_use]
             pub fn lasting(&self) -> bool {
-                match self { $(Self::$variant(_) => <$fault as Fault>::LASTING,)* }
+                match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
             /// The harm in a sentence.
@@ -419,10 +473,14 @@ macro_rules! kinds {
                 }
             }
 
-            /// Measures whether it took hold; `held` is what the injection filled.
+            /// Measures whether it took hold, and that what was not named did not move; `held` is what the
+            /// injection filled.
             pub async fn verify(&self, site: &Site, owed: &AnyOwed, held: &Held) -> Effect {
                 match (self, owed) {
-                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => fault.verify(site, owed, held).await,)*
+                    $((Self::$variant(fault), AnyOwed::$variant(owed)) => {
+                        let effect = fault.verify(site, owed, held).await;
+                        effect.and_spared(fault.spared(site, owed, held).await)
+                    })*
                     #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
                     _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),
                 }
@@ -478,9 +536,31 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
+    Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_named_and_moved_makes_an_effect_a_mismatch() {
+        let said = |effect: fn(String) -> Effect| effect("delayed".to_owned());
+        let seen = |effect: fn(String) -> Effect| effect("still".to_owned());
+        let joined = "delayed; not named: still".to_owned();
+        let (confirmed, mismatch, unknown) = (Effect::Confirmed, Effect::Mismatch, Effect::Unverifiable);
+        assert_eq!(said(confirmed).and_spared(None), Effect::Confirmed("delayed".to_owned()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(confirmed))), Effect::Confirmed(joined.clone()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(mismatch))), Effect::Mismatch(joined.clone()));
+        assert_eq!(said(confirmed).and_spared(Some(seen(unknown))), Effect::Confirmed(joined.clone()));
+        assert_eq!(said(mismatch).and_spared(Some(seen(confirmed))), Effect::Mismatch(joined.clone()));
+        assert_eq!(said(unknown).and_spared(Some(seen(confirmed))), Effect::Unverifiable(joined));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::mistake::Mistakes;
 use super::node::{Key, Node, Place, Value};
-use crate::base::{Bytes, Percent, Rate, unit};
+use crate::base::{Bitrate, Bytes, Percent, Rate, unit};
 
 /// A type that can stand as a value in a file.
 pub trait Read: Sized {
@@ -212,6 +212,21 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
+/// Reads one word out of a few, each with what it means.
+pub fn word<T: Copy>(node: &Node, mistakes: &mut Mistakes, words: &[(&str, T)]) -> Option<T> {
+    let known = || words.iter().map(|(word, _)| *word);
+    let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
+    if let Some((_, meant)) = words.iter().find(|(word, _)| *word == said) {
+        return Some(*meant);
+    }
+    let remedy = nearest(said, known()).map_or_else(
+        || format!("use one of: {}", known().collect::<Vec<_>>().join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    mistakes.error(node.place, format!("`{said}` is not known here"), remedy);
+    None
+}
+
 /// `a` or `an`, whichever stands before a word.
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }
@@ -258,6 +273,7 @@ macro_rules! quantities {
 
 quantities! {
     Duration, "duration", unit::duration, r"^\s*([0-9.]+\s*(ns|us|µs|ms|s|m|min|h|d)\s*)+$";
+    Bitrate, "bit rate", str::parse::<Bitrate>, r"^\s*[0-9.]+\s*([kKMG]?bit|[kKMG]?B|[KMG]iB)/s\s*$";
     Bytes, "size", str::parse::<Bytes>, r"^\s*[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)\s*$";
     Percent, "percentage", str::parse::<Percent>, r"^\s*[0-9.]+\s*%\s*$";
     Rate, "rate", str::parse::<Rate>, r"^\s*[0-9.]+\s*/(s|m|min|h)\s*$";
