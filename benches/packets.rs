@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use brownout::hands::hold::{Hold, Order};
-use brownout::hands::queue::{Judge, Packet};
+use brownout::hands::queue::{Fate, Judge, Manner, Packet};
 use brownout::hands::rules::{self, Hook, Traffic};
 use brownout::hands::{Heartbeat, flow};
 use brownout::host::socket::Protocol;
@@ -115,10 +115,10 @@ fn judge(delay: Duration, jitter: Duration) -> Judge {
     Box::new(move |packet: &Packet<'_>, now| {
         std::hint::black_box(flow::of(packet.shown));
         if delay.is_zero() {
-            return None;
+            return Fate::Pass;
         }
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        Some(now + delay + jitter.mul_f64((state >> 40) as f64 / f64::from(1 << 24)))
+        Fate::Hold(now + delay + jitter.mul_f64((state >> 40) as f64 / f64::from(1 << 24)))
     })
 }
 
@@ -132,7 +132,7 @@ fn hold(protocol: Protocol, port: u16, (delay, jitter): (Duration, Duration)) ->
         queue: 4000,
         by: rules::probe().unwrap(),
         traffic: &traffic,
-        in_turn: jitter.is_zero(),
+        manner: Manner::bulk(jitter.is_zero()),
     };
     let heartbeat = Heartbeat::default();
     let beating = heartbeat.clone();
