@@ -2,7 +2,8 @@
 //! it works in network namespaces of its own. `cargo bench --bench latency`
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on should say so and stop")]
 
-use std::fs::File;
+mod pair;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -10,57 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
+use pair::{ONE, Pair, TWO, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const ONE: &str = "brownout-bench-1";
-const TWO: &str = "brownout-bench-2";
-
-fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
-    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// Two namespaces joined by a cable, gone with this. What an earlier benchmark left, being killed, goes first.
-struct Pair;
-
-impl Pair {
-    fn new() -> Self {
-        drop(Self);
-        let pair = Self;
-        for (net, n) in [(ONE, 1), (TWO, 2)] {
-            ip(&format!("netns add {net}"));
-            ip(&format!("-n {net} link set lo up"));
-            if n == 2 {
-                ip(&format!("-n {ONE} link add cable type veth peer name cable netns {TWO}"));
-            }
-        }
-        for (net, n) in [(ONE, 1), (TWO, 2)] {
-            ip(&format!("-n {net} addr add 10.9.0.{n}/24 dev cable"));
-            ip(&format!("-n {net} link set cable up"));
-        }
-        pair
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        for net in [ONE, TWO] {
-            let _ = Command::new("ip").args(["netns", "del", net]).stderr(Stdio::null()).status();
-        }
-    }
-}
-
-fn within<T: Send>(net: &str, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(format!("/run/netns/{net}")).unwrap();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        inside.join().unwrap()
-    })
-}
 
 struct Owned(Child);
 
@@ -203,12 +155,8 @@ fn gone(at: SocketAddr, since: Instant) -> Duration {
 }
 
 fn main() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: network namespaces of our own need root");
-        return;
-    }
+    let Some(_pair) = Pair::new() else { return };
     let state = tempfile::tempdir().unwrap();
-    let _pair = Pair::new();
     let mut redis = Command::new("ip");
     redis.args(["netns", "exec", TWO, "redis-server", "--save", "", "--protected-mode", "no"]);
     let _redis = Owned(redis.current_dir(state.path()).stdout(Stdio::null()).spawn().unwrap());
