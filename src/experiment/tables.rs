@@ -494,6 +494,9 @@ impl Entry for Fault {
         let timing = Timing::take(&mut fields, mistakes);
         let harm = AnyFault::take(&kind.text, &mut fields, mistakes);
         fields.close(mistakes);
+        if let Some(Err((what, remedy))) = harm.as_ref().map(AnyFault::check) {
+            mistakes.error(kind.place, what, remedy);
+        }
         let lasting = match &harm {
             Some(harm) => harm.lasting(),
             None => AnyFault::lasts(&kind.text)?,

@@ -8,6 +8,7 @@ mod disk_fill;
 mod exec;
 mod fds;
 mod fenced;
+mod http;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -240,6 +241,10 @@ trait Fault {
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
 
+    /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
+    fn check(&self) -> Result<(), (String, String)> {
+        Ok(())
+    }
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
     /// Does the harm. Called only once the record is on disk.
@@ -424,6 +429,14 @@ macro_rules! kinds {
                 match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
+            /// Whether fields that are right one by one make sense together.
+            ///
+            /// # Errors
+            /// What is wrong, and the remedy.
+            pub fn check(&self) -> Result<(), (String, String)> {
+                match self { $(Self::$variant(fault) => fault.check(),)* }
+            }
+
             /// The harm in a sentence.
             #[must_use]
             pub fn harm(&self, site: &Site) -> String {
@@ -524,6 +537,7 @@ kinds! {
     Threads: threads::Threads, threads::Confined;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Http: http::Http, http::Intercepted;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -7,6 +7,7 @@ pub mod fence;
 pub mod flow;
 pub mod heartbeat;
 pub mod hold;
+pub mod http;
 pub mod lease;
 pub mod namespace;
 pub mod parked;
@@ -15,5 +16,6 @@ pub mod queue;
 pub mod rules;
 pub mod service;
 pub mod tracer;
+pub mod turn;
 
 pub use heartbeat::Heartbeat;
