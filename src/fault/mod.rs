@@ -85,10 +85,14 @@ impl Site {
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
-        if self.target.processes.is_empty() {
-            return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
+        match (self.target.processes.as_slice(), self.target.left_alone.as_slice()) {
+            ([], []) => Err(self.refuse("no process fits its target".to_owned(), "is the service running?")),
+            ([], left) => Err(self.refuse(
+                format!("nobody fits its target but whom a host cannot do without ({})", left.join("; ")),
+                "name another target, or name them in [blast_radius] `also`",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The place to fill, and the device its file system is on.
@@ -401,6 +405,12 @@ macro_rules! kinds {
             pub fn aims_at(kind: &str) -> Option<Aim> {
                 $(if kind == <$fault>::KIND { return Some(<$fault as Fault>::AIM); })*
                 None
+            }
+
+            /// What this one is aimed at.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(_) => <$fault as Fault>::AIM,)* }
             }
 
             /// Whether a kind lasts until undone; `None` for an unknown kind.
