@@ -209,7 +209,7 @@ for     = "30s"
         if let (Some(at), Some(path), Got::Answer { .. }) = (before.at, self.safe_path(), &before.named) {
             let got = get(at, path, Some(plan), self.delay + PATIENCE).await;
             if let Some((right, figures)) = self.judge(&got, &before.named) {
-                let figures = format!("asked {}; {figures}", self.asked());
+                let figures = format!("asked: {}; {figures}", self.asked());
                 return if right { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) };
             }
         }
@@ -434,7 +434,7 @@ impl Http {
         let (requests, chosen, done) = (now(&tally.requests), now(&tally.chosen), now(&tally.done));
         let held = tally.held.median().map_or_else(String::new, |held| format!(", held for {} (median)", say(held)));
         let figures = format!(
-            "asked {}; of {requests} requests that came by {chosen} were chosen, and it was done to {done}{held}",
+            "asked: {}; of {requests} requests that came by, {chosen} were chosen, and it was done to {done}{held}",
             self.asked()
         );
         if done > 0 {
