@@ -379,9 +379,7 @@ impl TurnBy {
     /// client knows, and the first translation of a connection is its only one.
     fn base(self) -> Base {
         match self {
-            Self::Tproxy => {
-                Base { kind: "filter", hook: libc::NF_INET_PRE_ROUTING as u32, priority: -150 }
-            }
+            Self::Tproxy => Base { kind: "filter", hook: libc::NF_INET_PRE_ROUTING as u32, priority: -150 },
             Self::Redirect => Base { kind: "nat", hook: libc::NF_INET_LOCAL_OUT as u32, priority: -101 },
         }
     }

@@ -209,8 +209,7 @@ impl Turning {
         serve: &Serve,
     ) -> Result<Self, TurnError> {
         let (phase, load) = (watch::Sender::new(Phase::Live), watch::Sender::new(Load::default()));
-        let moment =
-            Moment { phase: phase.subscribe(), heartbeat: heartbeat.clone(), load: load.clone() };
+        let moment = Moment { phase: phase.subscribe(), heartbeat: heartbeat.clone(), load: load.clone() };
         let workers = Workers::start(phase.clone(), load)?;
         let listeners = {
             let _inside = workers.runtime.enter();
@@ -226,8 +225,8 @@ impl Turning {
         for (listener, at) in listeners {
             workers.runtime.spawn(accept(listener, at, above, moment.clone(), serve.clone()));
         }
-        let lease = Lease::keep(table, heartbeat)
-            .map_err(refused("starting the thread that renews the lease"))?;
+        let lease =
+            Lease::keep(table, heartbeat).map_err(refused("starting the thread that renews the lease"))?;
         Ok(Self { workers: Some(workers), lease: Some(lease), phase, translated })
     }
 }
@@ -269,7 +268,8 @@ impl Workers {
                 .thread_name("turn")
                 .enable_all()
                 .build();
-            let _ = tell.send(runtime.as_ref().map(|runtime| runtime.handle().clone()).map_err(io::Error::kind));
+            let _ =
+                tell.send(runtime.as_ref().map(|runtime| runtime.handle().clone()).map_err(io::Error::kind));
             let Ok(runtime) = runtime else { return };
             if let Ok(table) = ended.recv() {
                 runtime.block_on(drained(moments));

@@ -81,15 +81,20 @@ mod tests {
             "path = '/orders/*'\nmethod = ['POST', 'PUT']\nrequest_header = { x-tenant = '^acme$', host = 'shop' }\nstatus = 503",
             1,
         );
-        let good: &[(&str, &[u8])] = &[("Host", b"shop.local"), ("X-Tenant", b"other"), ("x-tenant", b"acme")];
+        let good: &[(&str, &[u8])] =
+            &[("Host", b"shop.local"), ("X-Tenant", b"other"), ("x-tenant", b"acme")];
         assert!(fault.falls_on(&asked("POST", "/orders/7", good), false));
         assert!(!fault.falls_on(&asked("GET", "/orders/7", good), false));
         assert!(!fault.falls_on(&asked("POST", "/orders/7/items", good), false));
         assert!(!fault.falls_on(&asked("POST", "/orders/7", &good[..2]), false));
         let grpc = choice("grpc_status = 'UNAVAILABLE'", 1);
-        assert!(grpc.falls_on(&asked("POST", "/a.B/C", &[("content-type", b"application/grpc+proto")]), false));
+        assert!(
+            grpc.falls_on(&asked("POST", "/a.B/C", &[("content-type", b"application/grpc+proto")]), false)
+        );
         assert!(!grpc.falls_on(&asked("POST", "/a.B/C", &[]), false));
-        assert!(choice("path_regex = '^/v[12]/'\nstatus = 503", 1).falls_on(&asked("GET", "/v2/x", &[]), false));
+        assert!(
+            choice("path_regex = '^/v[12]/'\nstatus = 503", 1).falls_on(&asked("GET", "/v2/x", &[]), false)
+        );
     }
 
     #[test]

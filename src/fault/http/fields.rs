@@ -101,8 +101,9 @@ pub struct Methods(pub Vec<String>);
 fn method(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
     text(node, mistakes, |text| {
         let right = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-        let wrong =
-            || (format!("`{text}` is not a method"), "write it in capitals, like \"GET\" or \"POST\"".to_owned());
+        let wrong = || {
+            (format!("`{text}` is not a method"), "write it in capitals, like \"GET\" or \"POST\"".to_owned())
+        };
         if right { Ok(text.to_owned()) } else { Err(wrong()) }
     })
 }
@@ -173,7 +174,11 @@ impl Read for Given {
             match &named {
                 None => mistakes.error(key.place, NO_NAME, "for example `{ retry-after = \"1\" }`"),
                 Some(name) if ours.iter().any(|ours| ours.as_str() == name) => {
-                    mistakes.error(key.place, "it says where the answer ends, and follows from the rest", "leave it out");
+                    mistakes.error(
+                        key.place,
+                        "it says where the answer ends, and follows from the rest",
+                        "leave it out",
+                    );
                 }
                 Some(_) => {}
             }

@@ -127,13 +127,22 @@ for     = "30s"
             return wrong("both `path` and `path_regex` are given", "give one of them");
         }
         if self.hang_up.is_some() && (ours || changes || self.truncate.is_some()) {
-            return wrong("with `hang_up` there is no answer to be changed", "give `hang_up` alone, or with `delay`");
+            return wrong(
+                "with `hang_up` there is no answer to be changed",
+                "give `hang_up` alone, or with `delay`",
+            );
         }
         if self.truncate.is_some() && (ours || self.body.is_some()) {
-            return wrong("`truncate` cuts what the server answers, and here it is not asked", "give one of them");
+            return wrong(
+                "`truncate` cuts what the server answers, and here it is not asked",
+                "give one of them",
+            );
         }
         if self.grpc_status.is_some() && (self.status.is_some() || self.body.is_some()) {
-            return wrong("a gRPC call that fails has its status in `grpc_status`, and no body", "give that alone");
+            return wrong(
+                "a gRPC call that fails has its status in `grpc_status`, and no body",
+                "give that alone",
+            );
         }
         if self.grpc_message.is_some() && self.grpc_status.is_none() {
             return wrong("`grpc_message` belongs to a `grpc_status`", "give that too");
@@ -178,9 +187,14 @@ for     = "30s"
         let endpoints = self.endpoints(site)?;
         let wanted = wanted(site, &endpoints);
         let ways = wanted.iter().map(|wanted| wanted.by);
-        for by in [TurnBy::Tproxy, TurnBy::Redirect].into_iter().filter(|by| ways.clone().any(|way| way == *by)) {
+        for by in
+            [TurnBy::Tproxy, TurnBy::Redirect].into_iter().filter(|by| ways.clone().any(|way| way == *by))
+        {
             rules::probe_turn(by).map_err(|why| {
-                site.refuse(why.to_string(), "or let the client ask an address of a proxy that fails as you like")
+                site.refuse(
+                    why.to_string(),
+                    "or let the client ask an address of a proxy that fails as you like",
+                )
             })?;
         }
         let table = format!("brownout_{}_{}", site.run, site.mark());
@@ -224,7 +238,9 @@ for     = "30s"
             Got::Answer { status: now, whole: true, .. } if now == *status => {
                 Effect::Confirmed(format!("GET {UNNAMED} was answered {now} as before"))
             }
-            got => Effect::Mismatch(format!("GET {UNNAMED} was answered {status} before, now {}", said(&got))),
+            got => {
+                Effect::Mismatch(format!("GET {UNNAMED} was answered {status} before, now {}", said(&got)))
+            }
         })
     }
 
@@ -299,7 +315,9 @@ impl Http {
         } else if let Some(grpc) = self.grpc_status {
             fields.push(("content-type".to_owned(), "application/grpc".to_owned()));
             fields.push(("grpc-status".to_owned(), grpc.0.to_string()));
-            fields.extend(self.grpc_message.as_ref().map(|text| ("grpc-message".to_owned(), grpc_message(text))));
+            fields.extend(
+                self.grpc_message.as_ref().map(|text| ("grpc-message".to_owned(), grpc_message(text))),
+            );
             Answer::Ours { status: 200, fields, body: body::Bytes::new() }
         } else if let Some(Status(status)) = self.status {
             Answer::Ours { status, fields, body: body.unwrap_or_default() }
@@ -362,7 +380,11 @@ impl Http {
     /// The path of a request that is meant and that we may make: GET changes nothing (RFC 9110, section 9.2.1).
     fn safe_path(&self) -> Option<&str> {
         let get = self.method.as_ref().is_none_or(|methods| methods.0.iter().any(|method| method == "GET"));
-        if !get || self.path_regex.is_some() || !self.request_header.0.is_empty() || self.grpc_status.is_some() {
+        if !get
+            || self.path_regex.is_some()
+            || !self.request_header.0.is_empty()
+            || self.grpc_status.is_some()
+        {
             return None;
         }
         self.path.as_ref().map_or(Some("/"), Glob::only)
@@ -413,7 +435,8 @@ impl Http {
                     }
                     return Some((!whole && sent.len() as u64 == cut && late(*after), figures));
                 }
-                let set = |(name, value): &(String, String)| headers.get(name).is_some_and(|now| now == value);
+                let set =
+                    |(name, value): &(String, String)| headers.get(name).is_some_and(|now| now == value);
                 fields.iter().all(set) && body.is_none_or(|body| body == *sent) && late(*after)
             }
             (_, Got::Closed | Got::Reset | Got::Nothing(_)) => false,
@@ -432,7 +455,8 @@ impl Http {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let (requests, chosen, done) = (now(&tally.requests), now(&tally.chosen), now(&tally.done));
-        let held = tally.held.median().map_or_else(String::new, |held| format!(", held for {} (median)", say(held)));
+        let held =
+            tally.held.median().map_or_else(String::new, |held| format!(", held for {} (median)", say(held)));
         let figures = format!(
             "asked: {}; of {requests} requests that came by, {chosen} were chosen, and it was done to {done}{held}",
             self.asked()
@@ -442,11 +466,17 @@ impl Http {
         }
         let (tls, other) = (now(&tally.tls), now(&tally.other));
         Effect::Unverifiable(if requests == 0 && (tls > 0 || other > 0) {
-            format!("no HTTP came by: {tls} connections were TLS, which only its two ends can read, {other} something else")
+            format!(
+                "no HTTP came by: {tls} connections were TLS, which only its two ends can read, {other} something else"
+            )
         } else if now(&tally.unfit) > 0 {
             format!("{figures}; their answers had nothing to change")
         } else if let Got::Nothing(why) = &before.named {
-            let ours = if before.at.is_some() && why != "not asked" { format!("; a GET of our own got {why}") } else { String::new() };
+            let ours = if before.at.is_some() && why != "not asked" {
+                format!("; a GET of our own got {why}")
+            } else {
+                String::new()
+            };
             format!("{figures}{ours}")
         } else {
             figures
@@ -593,12 +623,27 @@ mod tests {
     fn the_harm_is_told_in_a_sentence() {
         for (toml, told) in [
             ("status = 503", "answers 503 to every request"),
-            ("status = 503\nfirst = 3\npath = '/a/*'\nmethod = 'POST'", "answers 503 to the first 3 POST requests to /a/*"),
+            (
+                "status = 503\nfirst = 3\npath = '/a/*'\nmethod = 'POST'",
+                "answers 503 to the first 3 POST requests to /a/*",
+            ),
             ("status = 429\nfirst = 1", "answers 429 to the first 1 request"),
-            ("hang_up = 'reset'\npercent = '30%'", "resets the connection without an answer to 30% of the requests"),
-            ("delay = '2s'\ntruncate = '1KiB'", "cuts the answer after 1 KiB of its body and holds the answer for 2 s to every request"),
-            ("grpc_status = 'UNAVAILABLE'\npath = '/a.B/C'", "answers UNAVAILABLE to every gRPC call to /a.B/C"),
-            ("body = 'x'\nrequest_header = { x-tenant = '^a$' }", "answers with another body to every request with x-tenant ^a$"),
+            (
+                "hang_up = 'reset'\npercent = '30%'",
+                "resets the connection without an answer to 30% of the requests",
+            ),
+            (
+                "delay = '2s'\ntruncate = '1KiB'",
+                "cuts the answer after 1 KiB of its body and holds the answer for 2 s to every request",
+            ),
+            (
+                "grpc_status = 'UNAVAILABLE'\npath = '/a.B/C'",
+                "answers UNAVAILABLE to every gRPC call to /a.B/C",
+            ),
+            (
+                "body = 'x'\nrequest_header = { x-tenant = '^a$' }",
+                "answers with another body to every request with x-tenant ^a$",
+            ),
         ] {
             assert_eq!(http(toml).asked(), told);
         }
@@ -629,7 +674,8 @@ mod tests {
             whole,
             after: Duration::from_millis(100),
         };
-        let right = |toml: &str, got: &Got| http(toml).judge(got, &answer(200, "hello", true)).map(|judged| judged.0);
+        let right =
+            |toml: &str, got: &Got| http(toml).judge(got, &answer(200, "hello", true)).map(|judged| judged.0);
         assert_eq!(right("status = 503", &answer(503, "", true)), Some(true));
         assert_eq!(right("status = 503", &answer(200, "", true)), Some(false));
         assert_eq!(right("status = 503\nbody = 'a'", &answer(503, "b", true)), Some(false));

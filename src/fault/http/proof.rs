@@ -61,9 +61,10 @@ async fn connect(at: SocketAddr, plan: Option<&Plan>) -> std::io::Result<TcpStre
 
 async fn asked(at: SocketAddr, path: &str, plan: Option<&Plan>) -> std::io::Result<Got> {
     let stream = connect(at, plan).await?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(std::io::Error::other)?;
+    let (mut send, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
     let request = Request::get(path)
         .header(HOST, at.to_string())
         .header(USER_AGENT, concat!("brownout/", env!("CARGO_PKG_VERSION")))

@@ -126,9 +126,9 @@ fn values<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> impl Iterator<I
 
 /// Whether a field lists a word; the empty word stands for any.
 fn lists(fields: &[httparse::Header<'_>], name: &str, word: &str) -> bool {
-    values(fields, name).flat_map(|value| value.split(|byte| *byte == b',')).any(|listed| {
-        word.is_empty() || listed.trim_ascii().eq_ignore_ascii_case(word.as_bytes())
-    })
+    values(fields, name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|listed| word.is_empty() || listed.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// A head without some fields and with others at its end. Everything else stays, byte for byte.
@@ -168,9 +168,13 @@ mod tests {
         assert_eq!((&get.body, get.last, get.upgrades, get.expects), (&Body::None, false, false, false));
         assert_eq!(asked("POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\n").body, Body::Sized(7));
         assert_eq!(asked("POST / HTTP/1.1\r\nContent-Length: 7, 7\r\n\r\n").body, Body::Sized(7));
-        let chunked = asked("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\nExpect: 100-continue\r\n\r\n");
+        let chunked =
+            asked("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\nExpect: 100-continue\r\n\r\n");
         assert_eq!((chunked.body, chunked.expects), (Body::chunked(), true));
-        assert!(asked("GET / HTTP/1.0\r\n\r\n").last && asked("GET / HTTP/1.1\r\nConnection: a, Close\r\n\r\n").last);
+        assert!(
+            asked("GET / HTTP/1.0\r\n\r\n").last
+                && asked("GET / HTTP/1.1\r\nConnection: a, Close\r\n\r\n").last
+        );
         assert!(asked("GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").upgrades);
         assert!(asked("CONNECT a:443 HTTP/1.1\r\n\r\n").upgrades);
     }
@@ -204,7 +208,10 @@ mod tests {
         assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true), Body::None);
         assert_eq!(body("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", false), Body::None);
         assert_eq!(body("HTTP/1.1 100 Continue\r\n\r\n", false), Body::None);
-        assert_eq!(body("HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", false), Body::chunked());
+        assert_eq!(
+            body("HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", false),
+            Body::chunked()
+        );
         assert_eq!(body("HTTP/1.0 200 OK\r\n\r\n", false), Body::ToEnd);
         assert_eq!(answer(b"+OK\r\n", false), Read::Strange);
     }

@@ -330,9 +330,13 @@ mod tests {
 
     #[test]
     fn a_path_has_no_query_and_no_host() {
-        for (target, path) in
-            [("/a/b?c=/d", "/a/b"), ("*", "*"), ("http://h:1/a?b", "/a"), ("http://h", "/"), ("/x?u=http://y/z", "/x")]
-        {
+        for (target, path) in [
+            ("/a/b?c=/d", "/a/b"),
+            ("*", "*"),
+            ("http://h:1/a?b", "/a"),
+            ("http://h", "/"),
+            ("/x?u=http://y/z", "/x"),
+        ] {
             assert_eq!(path_of(target), path, "{target}");
         }
     }

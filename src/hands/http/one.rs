@@ -316,7 +316,9 @@ impl Answering {
                 }
                 Read::Strange => return self.rest().await.map(Some),
                 // An answer on the way to the answer.
-                Read::Whole(head) if head.status < 200 && head.status != 101 => self.pass(head.length).await?,
+                Read::Whole(head) if head.status < 200 && head.status != 101 => {
+                    self.pass(head.length).await?
+                }
                 Read::Whole(head) => break head,
             }
         };
@@ -350,7 +352,8 @@ impl Answering {
         let plan = self.talk.plan.clone();
         let Answer::Theirs { fields, body, cut } = &plan.fate.answer else { return Ok(None) };
         let (length, theirs) = (answered.length, answered.body);
-        let bodied = !bare && (!theirs.is_none() || answered.status >= 200 && !matches!(answered.status, 204 | 304));
+        let bodied =
+            !bare && (!theirs.is_none() || answered.status >= 200 && !matches!(answered.status, 204 | 304));
         if let Some(body) = body.as_ref().filter(|_| bodied) {
             let mut fields = fields.clone();
             fields.push(("Content-Length".to_owned(), body.len().to_string()));
@@ -367,11 +370,19 @@ impl Answering {
         self.server.used(length);
         self.client.write_all(&head).await?;
         let Some(cut) = cut else {
-            if body.is_some() && fields.is_empty() { self.talk.unfit() } else { self.talk.done() }
+            if body.is_some() && fields.is_empty() {
+                self.talk.unfit()
+            } else {
+                self.talk.done()
+            }
             return self.body(theirs, Some(u64::MAX)).await;
         };
         let (ending, cut) = self.up_to(theirs, *cut).await?;
-        if cut { self.talk.done() } else { self.talk.unfit() }
+        if cut {
+            self.talk.done()
+        } else {
+            self.talk.unfit()
+        }
         Ok(ending)
     }
 
@@ -394,7 +405,12 @@ impl Answering {
         self.walk(body, allowance, true).await
     }
 
-    async fn walk(&mut self, mut body: Body, mut allowance: u64, on: bool) -> io::Result<(Option<Ending>, bool)> {
+    async fn walk(
+        &mut self,
+        mut body: Body,
+        mut allowance: u64,
+        on: bool,
+    ) -> io::Result<(Option<Ending>, bool)> {
         loop {
             let step = body.step(self.server.seen(), &mut allowance);
             let (Step::More(bytes) | Step::End(bytes) | Step::Cut(bytes) | Step::Strange(bytes)) = step;

@@ -70,7 +70,11 @@ impl<S: AsyncRead + Unpin> Source<S> {
 
 /// Reads what is held first.
 impl<S: AsyncRead + Unpin> AsyncRead for Source<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.seen().is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buffer);
         }

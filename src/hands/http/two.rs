@@ -98,7 +98,12 @@ async fn answer(
             send.ready().await?;
             let response = send.send_request(request).await?;
             let (mut parts, body) = response.into_parts();
-            let body = Watched { inner: body.map_err(Into::into).boxed_unsync(), left: None, talk: None, _busy: busy };
+            let body = Watched {
+                inner: body.map_err(Into::into).boxed_unsync(),
+                left: None,
+                talk: None,
+                _busy: busy,
+            };
             let Answer::Theirs { fields, body: other, cut } = theirs else {
                 return Ok(Response::from_parts(parts, body.boxed_unsync()));
             };
@@ -161,7 +166,10 @@ impl Body for Watched {
     type Data = Bytes;
     type Error = Wrong;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Wrong>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Wrong>>> {
         let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
         let Some(left) = self.left else { return Poll::Ready(frame) };
         match frame {
