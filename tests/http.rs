@@ -373,7 +373,7 @@ fn what_is_not_chosen_goes_through_byte_for_byte_whatever_it_is() {
             }
             _ => {
                 client.write_all(b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").unwrap();
-                let mut head = [0; 71];
+                let mut head = [0; 69];
                 client.read_exact(&mut head).unwrap();
                 assert!(head.ends_with(b"\r\n\r\n"));
                 client.write_all(b"\x81frame").unwrap();

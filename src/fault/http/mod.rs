@@ -403,12 +403,14 @@ impl Http {
         if site.from.is_some() {
             return before;
         }
-        let Some(at) = reachable(&owed.endpoints) else { return before };
-        before.at = Some(at);
-        before.tls = speaks_tls(at, PATIENCE).await;
-        if before.tls {
-            return before;
+        for at in reachable(&owed.endpoints) {
+            before.at = Some(at);
+            before.tls = speaks_tls(at, PATIENCE).await;
+            if !before.tls {
+                break;
+            }
         }
+        let Some(at) = before.at.filter(|_| !before.tls) else { return before };
         if let Some(path) = self.safe_path() {
             before.named = get(at, path, None, PATIENCE).await;
         }
@@ -540,10 +542,11 @@ fn whose(site: &Site) -> std::io::Result<Option<Whose>> {
     })))
 }
 
-/// Where a request of ours would go: to an address, or to who listens on a port here.
-fn reachable(endpoints: &[Endpoint]) -> Option<SocketAddr> {
+/// Where requests of ours could go: to an address, or to who listens on a port here. The first few.
+fn reachable(endpoints: &[Endpoint]) -> Vec<SocketAddr> {
+    const FEW: usize = 4;
     let listeners = socket::listeners();
-    endpoints.iter().find_map(|endpoint| {
+    let places = endpoints.iter().filter_map(|endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
             return Some(SocketAddr::new(address, port));
@@ -554,7 +557,8 @@ fn reachable(endpoints: &[Endpoint]) -> Option<SocketAddr> {
             (true, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             (true, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
         })
-    })
+    });
+    places.take(FEW).collect()
 }
 
 impl Owed for Intercepted {
