@@ -240,11 +240,15 @@ fn every_way_to_hurt_an_answer_is_seen_by_a_real_client_and_proved() {
         assert_eq!(place.curl(&[&url]), (0, "hello world".to_owned()), "after {fields}");
     }
     // HTTP/2 without TLS.
-    let runner = place.inject(&format!("--to 127.0.0.1:8080 first=2 path=/text status=500"));
+    let runner = place.inject("--to 127.0.0.1:8080 first=2 path=/text status=500");
     let codes: Vec<String> =
         (0..4).map(|_| place.curl(&["-o", "/dev/null", "-w", "%{http_code}", &url]).1).collect();
     assert_eq!(codes, ["500", "500", "200", "200"]);
     runner.end();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte).escape_default().to_string()).collect()
 }
 
 /// Tells what it reads, byte for byte, and answers oddly.
@@ -254,7 +258,7 @@ fn odd(mut stream: TcpStream) {
     while let Ok(n @ 1..) = stream.read(&mut bytes) {
         read.extend_from_slice(&bytes[..n]);
         if read.ends_with(b"over") {
-            let hex: String = read.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hex(&read);
             let _ = stream.write_all(hex.as_bytes());
             return;
         }
@@ -342,8 +346,7 @@ fn what_is_not_chosen_goes_through_byte_for_byte_whatever_it_is() {
                 client.write_all(sent).unwrap();
                 let mut heard = String::new();
                 client.read_to_string(&mut heard).unwrap();
-                let hex: String = sent.iter().map(|byte| format!("{byte:02x}")).collect();
-                assert_eq!(heard, hex);
+                assert_eq!(heard, hex(sent));
             }
             9002 => {
                 client.write_all(b"GET /end HTTP/1.1\r\n\r\nGET /end HTTP/1.1\r\n\r\n").unwrap();
@@ -483,7 +486,7 @@ fn a_killed_runner_leaves_nothing_and_nobody_waiting() {
         at.duration_since(killed)
     );
     let begun = Instant::now();
-    while let Ok(1..) = download.read(&mut [0; 65536]) {
+    while let Ok(1..) = download.read(&mut [0; 8192]) {
         assert!(begun.elapsed() < LIMIT);
     }
     assert_eq!(place.curl(&[&format!("http://{SERVER}/text")]).1, "hello world");
@@ -539,12 +542,12 @@ fn a_server_elsewhere_is_hurt_for_the_clients_here_and_a_server_here_for_those_e
                 "http, server elsewhere: an idle client heard {heard:?} {:?} after SIGKILL",
                 at.duration_since(ended)
             );
-            while let Ok(1..) = download.read(&mut [0; 65536]) {}
+            while let Ok(1..) = download.read(&mut [0; 8192]) {}
             assert!(ended.elapsed() < LIMIT, "a client that was being answered waits for ever");
         } else {
             runner.signal("-INT");
             // Its rules are off and its translation is not.
-            let mut piece = [0; 65536];
+            let mut piece = [0; 8192];
             while got.len() < 4 << 20 {
                 let n = download.read(&mut piece).unwrap();
                 assert!(n > 0, "cut after {}", got.len());
@@ -602,7 +605,7 @@ fn only_the_processes_named_in_from_are_hurt() {
     assert!(other_says.next().unwrap().unwrap().starts_with("HTTP/1.1 200"));
 }
 
-const GRPC: &str = r#"
+const GRPC: &str = r"
 import sys, grpc
 from concurrent import futures
 same = lambda x: x
@@ -622,7 +625,7 @@ for line in sys.stdin:
         else: said = channel.unary_unary('/shop.Orders/' + line.strip())(b'it', timeout=40).decode()
     except grpc.RpcError as e: said = e.code().name + ' ' + e.details()
     print(said, flush=True)
-"#;
+";
 
 #[test]
 fn a_real_grpc_server_fails_as_asked_in_one_method_and_serves_the_others() {

@@ -13,9 +13,11 @@ pub mod namespace;
 pub mod parked;
 pub mod proxy;
 pub mod queue;
+pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod tracer;
 pub mod turn;
+pub mod vdso;
 
 pub use heartbeat::Heartbeat;

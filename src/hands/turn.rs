@@ -42,6 +42,9 @@ pub enum TurnError {
     /// The rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// Another one of ours has them.
+    #[error("connections to {0} already come to another fault: let one begin after the other has ended")]
+    Taken(Endpoint),
     /// A socket or a thread.
     #[error("{0}: {1}")]
     Refused(&'static str, io::Error),
@@ -60,6 +63,18 @@ pub struct Wanted {
     pub from: Endpoint,
     /// Whither.
     pub to: Endpoint,
+}
+
+impl Wanted {
+    /// Whether one connection can be both.
+    fn meets(&self, other: &Self) -> bool {
+        fn both<T: PartialEq + Copy>(one: Option<T>, other: Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        let meet =
+            |one: Endpoint, other: Endpoint| both(one.address, other.address) && both(one.port, other.port);
+        self.by == other.by && meet(self.from, other.from) && meet(self.to, other.to)
+    }
 }
 
 /// How far it has come.
@@ -143,7 +158,7 @@ impl Moment {
         const LOOK: Duration = Duration::from_millis(100);
         let begun = tokio::time::Instant::now();
         while self.live() && begun.elapsed() < time {
-            let nap = (time - begun.elapsed()).min(LOOK);
+            let nap = time.saturating_sub(begun.elapsed()).min(LOOK);
             tokio::select! {
                 () = tokio::time::sleep(nap) => {}
                 () = self.reaches(Phase::Over) => {}
@@ -191,6 +206,7 @@ pub type Serve = Arc<dyn Fn(Turned) -> Pin<Box<dyn Future<Output = ()> + Send>> 
 /// Connections being turned to us. Dropping it ends that: see the module.
 #[derive(Debug)]
 pub struct Turning {
+    taken: Taken,
     workers: Option<Workers>,
     lease: Option<Lease>,
     phase: watch::Sender<Phase>,
@@ -208,9 +224,10 @@ impl Turning {
         heartbeat: Heartbeat,
         serve: &Serve,
     ) -> Result<Self, TurnError> {
+        let taken = Taken::claim(wanted)?;
         let (phase, load) = (watch::Sender::new(Phase::Live), watch::Sender::new(Load::default()));
         let moment = Moment { phase: phase.subscribe(), heartbeat: heartbeat.clone(), load: load.clone() };
-        let workers = Workers::start(phase.clone(), load)?;
+        let workers = Workers::start(phase.clone(), &load)?;
         let listeners = {
             let _inside = workers.runtime.enter();
             listeners().map_err(refused("listening for the connections that are turned"))?
@@ -227,7 +244,7 @@ impl Turning {
         }
         let lease =
             Lease::keep(table, heartbeat).map_err(refused("starting the thread that renews the lease"))?;
-        Ok(Self { workers: Some(workers), lease: Some(lease), phase, translated })
+        Ok(Self { taken, workers: Some(workers), lease: Some(lease), phase, translated })
     }
 }
 
@@ -239,10 +256,45 @@ impl Drop for Turning {
             let _ = table.expire(); // The lease runs out by itself if this fails.
         }
         self.phase.send_replace(Phase::Over);
+        self.taken.leave();
         if let Some(workers) = self.workers.take() {
             // Without translation the connections need no rules any more.
             workers.drain(table.filter(|_| self.translated));
         }
+    }
+}
+
+/// What some rules of ours turn. A connection comes to one of us only: the last rule wins, and the other fault would
+/// do nothing, unnoticed.
+#[derive(Debug)]
+struct Taken(Vec<Wanted>);
+
+static TAKEN: Mutex<Vec<Wanted>> = Mutex::new(Vec::new());
+
+impl Taken {
+    fn claim(wanted: &[Wanted]) -> Result<Self, TurnError> {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let clash = wanted.iter().find(|new| taken.iter().any(|old| new.meets(old)));
+        if let Some(clash) = clash {
+            return Err(TurnError::Taken(clash.to));
+        }
+        taken.extend_from_slice(wanted);
+        Ok(Self(wanted.to_vec()))
+    }
+
+    fn leave(&mut self) {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        for ours in self.0.drain(..) {
+            if let Some(at) = taken.iter().position(|one| *one == ours) {
+                taken.swap_remove(at);
+            }
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -257,7 +309,8 @@ struct Workers {
 
 impl Workers {
     /// Starts them, in the namespace of this thread.
-    fn start(phase: watch::Sender<Phase>, load: watch::Sender<Load>) -> Result<Self, TurnError> {
+    fn start(phase: watch::Sender<Phase>, load: &watch::Sender<Load>) -> Result<Self, TurnError> {
+        const STARTING: &str = "starting the threads that carry them";
         let (end, ended) = channel::<Option<Table>>();
         let (tell, told) = channel();
         let moments = (phase.subscribe(), load.subscribe());
@@ -278,7 +331,6 @@ impl Workers {
             }
             drop(descriptors);
         };
-        const STARTING: &str = "starting the threads that carry them";
         let thread =
             std::thread::Builder::new().name("turns".to_owned()).spawn(work).map_err(refused(STARTING))?;
         let runtime = told.recv().unwrap_or(Err(io::ErrorKind::Other));
@@ -428,5 +480,27 @@ pub fn settle(within: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < within && tails.iter().any(|tail| !tail.thread.is_finished()) {
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_come_to_one_of_us_only() {
+        let end = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
+        let to = |to| Wanted { by: TurnBy::Tproxy, from: Endpoint { address: None, port: None }, to };
+        let (one, other) = (to(end("192.0.2.9:8080")), to(end("192.0.2.9:8081")));
+        let port = to(Endpoint { address: None, port: Some(8080) });
+        let elsewhere = Wanted { by: TurnBy::Redirect, ..one };
+        let taken = Taken::claim(&[one]).unwrap();
+        assert!(Taken::claim(&[other, elsewhere]).is_ok());
+        for clash in [one, port] {
+            let why = Taken::claim(&[clash]).unwrap_err().to_string();
+            assert!(why.contains("already come to another fault"), "{why}");
+        }
+        drop(taken);
+        assert!(Taken::claim(&[port]).is_ok());
     }
 }

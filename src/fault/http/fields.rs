@@ -1,6 +1,6 @@
 //! What the fields of `http` may say.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use regex::{Regex, RegexBuilder};
@@ -202,13 +202,11 @@ pub struct Status(pub u16);
 impl Read for Status {
     const NAME: &'static str = "status";
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-        match node.value {
-            Value::Integer(number @ 200..=599) => Some(Self(number as u16)),
-            _ => {
-                mistakes.error(node.place, "that is no status of an answer", "use a number from 200 to 599");
-                None
-            }
+        if let Value::Integer(number @ 200..=599) = node.value {
+            return Some(Self(number as u16));
         }
+        mistakes.error(node.place, "that is no status of an answer", "use a number from 200 to 599");
+        None
     }
     fn schema() -> serde_json::Value {
         json!({"type": "integer", "minimum": 200, "maximum": 599})
@@ -254,17 +252,15 @@ impl Read for GrpcStatus {
         }
         let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
         // A call that is answered OK without a message is not what `UNAVAILABLE` and its like are.
-        match GRPC.iter().skip(1).position(|name| *name == said) {
-            Some(number) => Some(Self(number + 1)),
-            None => {
-                let remedy = nearest(said, GRPC.into_iter().skip(1)).map_or_else(
-                    || "use a name such as \"UNAVAILABLE\", or its number from 1 to 16".to_owned(),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                mistakes.error(node.place, "that is no gRPC status of a call that failed", remedy);
-                None
-            }
+        if let Some(number) = GRPC.iter().position(|name| *name == said).filter(|number| *number > 0) {
+            return Some(Self(number));
         }
+        let remedy = nearest(said, GRPC.into_iter().skip(1)).map_or_else(
+            || "use a name such as \"UNAVAILABLE\", or its number from 1 to 16".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        mistakes.error(node.place, "that is no gRPC status of a call that failed", remedy);
+        None
     }
     fn schema() -> serde_json::Value {
         json!({"anyOf": [{"enum": GRPC[1..]}, {"type": "integer", "minimum": 1, "maximum": 16}]})
@@ -309,7 +305,7 @@ pub(super) fn grpc_message(text: &str) -> String {
     let mut written = String::new();
     for byte in text.bytes() {
         match byte {
-            b'%' | ..=0x1f | 0x7f.. => written += &format!("%{byte:02X}"),
+            b'%' | ..=0x1f | 0x7f.. => drop(write!(written, "%{byte:02X}")),
             _ => written.push(char::from(byte)),
         }
     }

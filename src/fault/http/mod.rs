@@ -12,6 +12,7 @@ use std::time::Duration;
 use hyper::body;
 use serde::{Deserialize, Serialize};
 
+use super::traffic::{self, Reach};
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
@@ -21,7 +22,7 @@ use crate::hands::rules::{self, TurnBy};
 use crate::hands::turn::{Turning, Wanted};
 use crate::host::process::{Identity, Process};
 use crate::host::rights::Rights;
-use crate::host::socket::{self, Namespace, Owners, Protocol};
+use crate::host::socket::{self, Owners, Protocol};
 use crate::host::target::Endpoint;
 use crate::undo::{Claim, Tier};
 use choice::Choice;
@@ -45,7 +46,8 @@ crate::kind! {
     ///
     /// What is not HTTP (TLS too: nobody but its two ends can read it) is carried as it is, and counted: hurt
     /// HTTP behind the TLS end instead. For what comes from other hosts, the server sees this host as the client
-    /// for as long as the fault lasts: do not use it where a server lets clients in by address.
+    /// for as long as the fault lasts: do not use it where a server lets clients in by address. A fault on packets
+    /// of the same port meets each request twice meanwhile, on either side of us.
     pub struct Http("http") {
         /// Only requests to this path, without the query: `*` stands for anything but `/`, `**` for anything.
         path: Glob = optional,
@@ -84,17 +86,13 @@ crate::kind! {
 /// What is intercepted, and by whom.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Intercepted {
+    reach: Reach,
     table: String,
     wanted: Vec<Wanted>,
-    endpoints: Vec<Endpoint>,
-    namespace: Namespace,
-    holder: Identity,
 }
 
 /// The longest delay that makes sense to ask for: clients have given up by then.
 const LONGEST: Duration = Duration::from_mins(10);
-/// More endpoints than a process listens on.
-const MOST_ENDPOINTS: usize = 256;
 /// A request of our own waits so much longer than was asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ANYWHERE: Endpoint = Endpoint { address: None, port: None };
@@ -172,19 +170,8 @@ for     = "30s"
     }
 
     async fn survey(&self, site: &Site) -> Result<Intercepted, Refusal> {
-        let namespace = Namespace::ours()
-            .map_err(|why| site.refuse(format!("our network namespace: {why}"), "mount /proc"))?;
-        let processes = site.target.processes.iter().chain(site.from.iter().flat_map(|from| &from.processes));
-        for process in processes {
-            let pid = process.identity().pid;
-            if Namespace::of(pid).is_ok_and(|theirs| theirs != namespace) {
-                return Err(site.refuse(
-                    format!("process {pid} is in another network namespace than we are"),
-                    &format!("run brownout in it: nsenter --net=/proc/{pid}/ns/net brownout ..."),
-                ));
-            }
-        }
-        let endpoints = self.endpoints(site)?;
+        let reach = Reach::survey(site)?;
+        let endpoints = served(site, &reach)?;
         let wanted = wanted(site, &endpoints);
         let ways = wanted.iter().map(|wanted| wanted.by);
         for by in
@@ -198,7 +185,7 @@ for     = "30s"
             })?;
         }
         let table = format!("brownout_{}_{}", site.run, site.mark());
-        Ok(Intercepted { table, wanted, endpoints, namespace, holder: site.holder.clone() })
+        Ok(Intercepted { reach, table, wanted })
     }
 
     async fn inject(&self, site: &Site, owed: &Intercepted, held: &mut Held) -> Result<(), FaultError> {
@@ -245,8 +232,7 @@ for     = "30s"
     }
 
     fn harm(&self, site: &Site) -> String {
-        let whom = if site.target.processes.is_empty() { site.target.said.clone() } else { site.who() };
-        let only = site.from.as_ref().map_or_else(String::new, |from| format!(", for {} only", from.said));
+        let (whom, only) = traffic::between(site);
         format!("{} at {whom}{only}", self.asked())
     }
 
@@ -273,40 +259,6 @@ struct Before {
 }
 
 impl Http {
-    /// Where HTTP is served.
-    fn endpoints(&self, site: &Site) -> Result<Vec<Endpoint>, Refusal> {
-        const REMEDY: &str = "give it `to = { address = \"10.0.0.7:8080\" }` or `{ port = 8080 }`";
-        let endpoints = if site.target.processes.is_empty() {
-            site.target.endpoints.clone()
-        } else {
-            let theirs = site.target.pids();
-            let mut found = socket::listening(&theirs);
-            let tcp: Vec<u16> = socket::listeners()
-                .iter()
-                .filter(|listener| listener.protocol == Protocol::Tcp)
-                .map(|listener| listener.at.port())
-                .collect();
-            found.retain(|endpoint| endpoint.port.is_some_and(|port| tcp.contains(&port)));
-            if found.is_empty() {
-                return Err(site.refuse(format!("{} listens on no TCP port", site.who()), REMEDY));
-            }
-            found
-        };
-        if endpoints.is_empty() || endpoints.iter().any(|endpoint| endpoint.port.is_none()) {
-            return Err(site.refuse("it does not say on which port HTTP is served".to_owned(), REMEDY));
-        }
-        if endpoints.len() > MOST_ENDPOINTS {
-            return Err(site.refuse(
-                format!("{} endpoints are more than {MOST_ENDPOINTS}", endpoints.len()),
-                "name one address or port",
-            ));
-        }
-        if site.from.as_ref().is_some_and(|from| from.processes.is_empty() && from.endpoints.is_empty()) {
-            return Err(site.refuse("nobody fits its `from`".to_owned(), "is the client running?"));
-        }
-        Ok(endpoints)
-    }
-
     fn fate(&self) -> Fate {
         let mut fields = self.answer_header.0.clone();
         let body = self.body.clone().map(body::Bytes::from);
@@ -403,7 +355,7 @@ impl Http {
         if site.from.is_some() {
             return before;
         }
-        for at in reachable(&owed.endpoints) {
+        for at in reachable(&owed.wanted) {
             before.at = Some(at);
             before.tls = speaks_tls(at, PATIENCE).await;
             if !before.tls {
@@ -486,6 +438,22 @@ impl Http {
     }
 }
 
+/// Where HTTP is served: of a process, the TCP ports on which it listens.
+fn served(site: &Site, reach: &Reach) -> Result<Vec<Endpoint>, Refusal> {
+    const REMEDY: &str = "give it `to = { address = \"10.0.0.7:8080\" }` or `{ port = 8080 }`";
+    let mut endpoints = reach.endpoints().to_vec();
+    if traffic::is_here(site) {
+        let listeners = socket::listeners();
+        endpoints.retain(|endpoint| {
+            listeners.iter().any(|l| l.protocol == Protocol::Tcp && Some(l.at.port()) == endpoint.port)
+        });
+    }
+    if endpoints.is_empty() || endpoints.iter().any(|endpoint| endpoint.port.is_none()) {
+        return Err(site.refuse("it does not say on which TCP port HTTP is served".to_owned(), REMEDY));
+    }
+    Ok(endpoints)
+}
+
 fn said(got: &Got) -> String {
     match got {
         Got::Answer { status, body, whole, after, .. } => {
@@ -505,7 +473,7 @@ fn wanted(site: &Site, endpoints: &[Endpoint]) -> Vec<Wanted> {
         Some(from) if from.processes.is_empty() => from.endpoints.as_slice(),
         _ => &[ANYWHERE],
     };
-    let here = !site.target.processes.is_empty();
+    let here = traffic::is_here(site);
     let mut wanted = Vec::new();
     for to in endpoints {
         let (near, far) = match to.address {
@@ -543,10 +511,10 @@ fn whose(site: &Site) -> std::io::Result<Option<Whose>> {
 }
 
 /// Where requests of ours could go: to an address, or to who listens on a port here. The first few.
-fn reachable(endpoints: &[Endpoint]) -> Vec<SocketAddr> {
+fn reachable(wanted: &[Wanted]) -> Vec<SocketAddr> {
     const FEW: usize = 4;
     let listeners = socket::listeners();
-    let places = endpoints.iter().filter_map(|endpoint| {
+    let places = wanted.iter().map(|wanted| wanted.to).filter_map(|endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
             return Some(SocketAddr::new(address, port));
@@ -569,36 +537,11 @@ impl Owed for Intercepted {
     }
 
     async fn remains(&self) -> Result<bool, UndoError> {
-        let lives = Process::open(&self.holder).is_ok();
-        // Elsewhere, what stands cannot be seen; but nothing of it outlives its holder.
-        if !Namespace::ours().is_ok_and(|ours| ours == self.namespace) {
-            return Ok(lives);
-        }
-        // What closes with a process is closed a moment before or after it can be seen to be gone.
-        let until = since_boot() + PATIENCE;
-        loop {
-            match rules::leased(&self.table) {
-                Ok(false) => return Ok(false),
-                Err(_) if !lives => return Ok(false),
-                Err(why) => return Err(UndoError(why.to_string())),
-                Ok(true) if since_boot() > until => return Ok(true),
-                Ok(true) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+        self.reach.remains(|| rules::leased(&self.table).map_err(|why| UndoError(why.to_string()))).await
     }
 
-    /// As those of the other faults on traffic: two of them on one target would each see what the other did.
     fn claims(&self, host: &str) -> Vec<Claim> {
-        let thing = |what: &Endpoint| format!("traffic to {what} in network namespace {}", self.namespace.0);
-        let mut claims = Vec::new();
-        for endpoint in &self.endpoints {
-            claims.push(Claim::exclusive(host, thing(endpoint)));
-            if endpoint.address.is_some() && endpoint.port.is_some() {
-                claims.push(Claim::shared(host, thing(&Endpoint { address: None, ..*endpoint })));
-                claims.push(Claim::shared(host, thing(&Endpoint { port: None, ..*endpoint })));
-            }
-        }
-        claims
+        self.reach.claims(host)
     }
 
     fn tier(&self) -> Tier {
@@ -606,7 +549,7 @@ impl Owed for Intercepted {
     }
 
     fn by_hand(&self) -> String {
-        format!("end process {} of brownout: rule table {} goes with it", self.holder.pid, self.table)
+        self.reach.by_hand(&format_args!("rule table {}", self.table))
     }
 }
 

@@ -53,8 +53,7 @@ impl Body {
     /// Goes through bytes, of which `allowance` may be payload; it is lowered by what was.
     pub(super) fn step(&mut self, bytes: &[u8], allowance: &mut u64) -> Step {
         let step = match self {
-            Self::None => Step::End(0),
-            Self::Sized(0) => Step::End(0),
+            Self::None | Self::Sized(0) => Step::End(0),
             Self::Sized(left) => {
                 let here = (bytes.len() as u64).min(*left);
                 let goes = here.min(*allowance);
@@ -100,9 +99,8 @@ impl Chunk {
                 }
                 (Self::Size(0, true) | Self::Extension(0), b'\n') => Self::Trailer(true),
                 (Self::Size(size, true) | Self::Extension(size), b'\n') => Self::Data(*size),
-                (Self::Size(size, any), digit) if digit.is_ascii_hexdigit() => {
+                (Self::Size(size, _), digit) if digit.is_ascii_hexdigit() => {
                     let value = char::from(*digit).to_digit(16).unwrap_or_default();
-                    let _ = any;
                     match size.checked_mul(16).and_then(|size| size.checked_add(u64::from(value))) {
                         Some(size) => Self::Size(size, true),
                         None => return Step::Strange(at),

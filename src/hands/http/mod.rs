@@ -280,7 +280,8 @@ fn speaks(bytes: &[u8]) -> Option<Speaks> {
 
 /// Reads until it is clear what is spoken, or the server speaks first, or nobody does for long.
 async fn listen(client: &mut Source<TcpStream>, server: &TcpStream) -> Speaks {
-    let mut first = [0; 1];
+    let mut first = [0; 9];
+    let mut heard = false;
     let patience = tokio::time::sleep(SILENT);
     tokio::pin!(patience);
     loop {
@@ -291,11 +292,21 @@ async fn listen(client: &mut Source<TcpStream>, server: &TcpStream) -> Speaks {
             read = client.more() => if !matches!(read, Ok(1..)) {
                 return Speaks::Other;
             },
-            _ = server.peek(&mut first) => return Speaks::Other,
+            read = server.peek(&mut first), if !heard => match read {
+                // A server of HTTP/2 need not wait for the client (RFC 9113, section 3.4).
+                Ok(n) if settings(&first[..n]) => heard = true,
+                _ => return Speaks::Other,
+            },
             // Who says nothing at all may still say something: a pool opens connections in advance.
             () = &mut patience, if !client.seen().is_empty() => return Speaks::Other,
         }
     }
+}
+
+/// Whether a frame of HTTP/2 begins so that a connection may begin with: SETTINGS, kind 4, without flags, of no
+/// stream (RFC 9113, section 6.5), after the three bytes of its length.
+fn settings(bytes: &[u8]) -> bool {
+    bytes.len() == 9 && bytes[0] == 0 && bytes[3..] == [4, 0, 0, 0, 0, 0]
 }
 
 /// Carries both ways as it is, to the end.
@@ -326,6 +337,12 @@ mod tests {
         assert_eq!(speaks(b"*1\r\n$4\r\nPING\r\n"), Some(Speaks::Other));
         assert_eq!(speaks(b"SSH-2.0-x\r\n"), Some(Speaks::Other));
         assert_eq!(speaks(&[0, 1, 2]), Some(Speaks::Other));
+    }
+
+    #[test]
+    fn a_server_of_http_2_may_speak_first() {
+        assert!(settings(&[0, 0, 24, 4, 0, 0, 0, 0, 0]));
+        assert!(!settings(b"220 ready") && !settings(&[0, 0, 24, 4, 1, 0, 0, 0, 0]) && !settings(&[0, 0]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Requests may come before earlier ones are answered. So one half reads them and says, in order, what
 //! their answers will be; the other half gives the answers in that order.
 
+use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -317,7 +318,7 @@ impl Answering {
                 Read::Strange => return self.rest().await.map(Some),
                 // An answer on the way to the answer.
                 Read::Whole(head) if head.status < 200 && head.status != 101 => {
-                    self.pass(head.length).await?
+                    self.pass(head.length).await?;
                 }
                 Read::Whole(head) => break head,
             }
@@ -371,17 +372,17 @@ impl Answering {
         self.client.write_all(&head).await?;
         let Some(cut) = cut else {
             if body.is_some() && fields.is_empty() {
-                self.talk.unfit()
+                self.talk.unfit();
             } else {
-                self.talk.done()
+                self.talk.done();
             }
             return self.body(theirs, Some(u64::MAX)).await;
         };
         let (ending, cut) = self.up_to(theirs, *cut).await?;
         if cut {
-            self.talk.done()
+            self.talk.done();
         } else {
-            self.talk.unfit()
+            self.talk.unfit();
         }
         Ok(ending)
     }
@@ -438,11 +439,11 @@ fn ours(status: u16, fields: &[(String, String)], body: &Bytes, bare: bool, last
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
     let mut text = format!("HTTP/1.1 {status} {reason}\r\n");
     for (name, value) in fields {
-        text += &format!("{name}: {value}\r\n");
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     let without = status < 200 || matches!(status, 204 | 304);
     if !without {
-        text += &format!("Content-Length: {}\r\n", body.len());
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
     }
     if last {
         text += "Connection: close\r\n";
