@@ -2,6 +2,7 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod bandwidth;
 mod beneath;
 mod clock;
 mod cpu;
@@ -553,6 +554,7 @@ kinds! {
     Latency: latency::Latency, latency::Slowed;
     Http: http::Http, http::Intercepted;
     Loss: loss::Loss, traffic::Queued;
+    Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }
