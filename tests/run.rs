@@ -488,6 +488,63 @@ fn a_fault_repeated_faster_than_it_can_be_is_done_as_often_as_asked() {
 }
 
 #[test]
+fn a_ramp_rises_step_by_step_each_measured_and_undone_before_the_next() {
+    let Some(disk) = support::disk("size=64m") else { return };
+    let lab = Lab::new();
+    let fault = format!(
+        "[fault.fills.disk-fill]\ntarget = {{ path = '{}' }}\nsize = {{ from = '4MiB', to = '16MiB', steps = 4 }}\n\
+         for = '2400ms'\n",
+        disk.0.path().display()
+    );
+    let ran = lab.run(&(lab.watched() + &fault));
+    ran.ends(0, "kept");
+    let told = |event: &str| ran.journal.iter().filter(|heard| heard["event"] == event).collect::<Vec<_>>();
+    let sizes: Vec<String> =
+        told("live").iter().map(|live| live["figures"].as_str().unwrap().to_owned()).collect();
+    for (figures, size) in sizes.iter().zip(["4 MiB", "8 MiB", "12 MiB", "16 MiB"]) {
+        assert!(figures.contains(&format!("asked {size}, free space fell by {size}")), "{sizes:?}");
+    }
+    let order: Vec<&str> = ran.journal.iter().filter_map(|heard| heard["event"].as_str()).collect();
+    let steps: Vec<&&str> = order.iter().filter(|event| ["injecting", "undone"].contains(event)).collect();
+    assert_eq!(steps, ["injecting", "undone"].repeat(4).iter().collect::<Vec<_>>());
+    lab.clean();
+}
+
+#[test]
+fn the_same_seed_draws_the_same_times_and_the_plan_says_which() {
+    let lab = Lab::new();
+    let fault =
+        lab.makes("luck", "harmless", "for = '50ms'\nevery = '100ms'\ntimes = 12\nchance = '40%'\nat = '0s'");
+    let plan = |seed: &str| {
+        let file = lab.file(&format!("title = 'a test'\n{}{fault}", lab.watched()));
+        let plan =
+            brownout(&lab.world.state()).arg("plan").arg(file).args(["--seed", seed]).output().unwrap();
+        let told = said(&plan);
+        let at = told.find("these happen: ").unwrap_or_else(|| panic!("{told}"));
+        told[at + 14..].split(", each").next().unwrap().lines().next().unwrap().to_owned()
+    };
+    assert_eq!(plan("1"), plan("1"));
+    assert!((2..=6).any(|seed| plan(&seed.to_string()) != plan("1")), "every seed draws the same");
+
+    let mut command = lab.command(&(lab.watched() + &fault));
+    let output = command.args(["--seed", "3"]).output().unwrap();
+    let ran = Ran { output, journal: lab.journal() };
+    ran.ends(0, "kept");
+    let done: Vec<String> = ran
+        .journal
+        .iter()
+        .filter(|heard| heard["event"] == "injecting")
+        .map(|heard| {
+            heard["fault"].as_str().unwrap().trim_start_matches("luck").trim_start_matches('#').to_owned()
+        })
+        .map(|nth| if nth.is_empty() { "1".to_owned() } else { nth })
+        .collect();
+    let planned = plan("3");
+    assert!(planned.starts_with(&done.join(", ")), "{planned}: {done:?}");
+    lab.clean();
+}
+
+#[test]
 fn a_file_may_be_in_parts() {
     let lab = Lab::new();
     std::fs::write(lab.path("watched.toml"), lab.watched()).unwrap();

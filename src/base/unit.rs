@@ -75,6 +75,22 @@ pub fn duration(text: &str) -> Result<Duration, NotAQuantity> {
     Ok(Duration::from_nanos((total * 1e9).round() as u64))
 }
 
+/// The quantity at a share of the way between two others: durations and sizes in any units, others in the same
+/// unit. `None` where there is none.
+#[must_use]
+pub fn between(from: &str, to: &str, share: f64) -> Option<String> {
+    let at = |from: f64, to: f64| from + (to - from) * share;
+    if let (Ok(from), Ok(to)) = (duration(from), duration(to)) {
+        return Some(format!("{}ns", at(from.as_nanos() as f64, to.as_nanos() as f64).round()));
+    }
+    if let (Ok(from), Ok(to)) = (from.parse::<Bytes>(), to.parse::<Bytes>()) {
+        return Some(format!("{}B", at(from.0 as f64, to.0 as f64).round()));
+    }
+    let ((from, unit), (to, other)) = (number_and_unit(from, "").ok()?, number_and_unit(to, "").ok()?);
+    // What people write has few digits: a sum of binary fractions should not show more.
+    (unit == other && !unit.is_empty()).then(|| format!("{}{unit}", (at(from, to) * 1e6).round() / 1e6))
+}
+
 /// Writes a duration the way people say it, with at most three significant figures below a minute:
 /// `1.25 s`, `200 ms`, `2 m 30 s`.
 #[must_use]
@@ -258,6 +274,21 @@ impl fmt::Display for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn between_two_quantities_lies_one_in_a_unit_that_both_have() {
+        let at = |from, to, share| between(from, to, share);
+        assert_eq!(at("10ms", "1s", 0.5).map(|text| duration(&text)), Some(Ok(Duration::from_millis(505))));
+        assert_eq!(at("1KiB", "3KiB", 0.5).as_deref(), Some("2048B"));
+        assert_eq!(at("10%", "50%", 0.25).as_deref(), Some("20%"));
+        assert_eq!(at("50%", "10%", 0.25).as_deref(), Some("40%"));
+        assert_eq!(at("0.1/s", "0.3/s", 0.5).as_deref(), Some("0.2/s"));
+        for (from, to) in
+            [("10%", "50/s"), ("10ms", "5%"), ("1", "2"), ("", "1s"), ("KILL", "TERM"), ("-1s", "1s")]
+        {
+            assert_eq!(at(from, to, 0.5), None, "{from} {to}");
+        }
+    }
 
     #[test]
     fn durations_are_numbers_with_units_not_strings() {

@@ -52,7 +52,7 @@ pub(super) fn text(plan: &Plan) -> String {
     for fault in &told.faults {
         let lasts =
             fault.hold_ms.map_or_else(|| "over when done".to_owned(), |hold| format!("for {}", ms(hold)));
-        let times = if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
+        let times = if fault.times == 1 { String::new() } else { format!(", {} times", fault.times) };
         line(format!("hurts   {} ({}): {}", fault.name, fault.kind, fault.harm));
         line(format!("        at {}, {lasts}{times}", fault.at));
         if let Some(mechanism) = &fault.mechanism {

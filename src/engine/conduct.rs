@@ -142,8 +142,8 @@ impl<'l> Conductor<'l> {
         inputs: Inputs,
     ) -> Self {
         let experiment = armed.experiment();
-        let judge = Judge::new(experiment);
-        let timeline = Timeline::of(experiment);
+        let judge = Judge::new(experiment, world.dice);
+        let timeline = Timeline::of(experiment, world.dice);
         let expected = vec![Expected::default(); experiment.expects.len()];
         let fared = vec![Fared::default(); experiment.faults.len()];
         let mut watchers = JoinSet::new();

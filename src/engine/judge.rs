@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::timeline::foresee;
 use super::verdict::{Finding, Findings};
-use crate::base::{Rate, unit};
+use crate::base::{Dice, Rate, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
@@ -132,12 +132,14 @@ pub(super) struct Judge {
     recovery: Option<Steady>,
     guard: Option<Guard>,
     bounds: Option<String>,
+    /// From t = 0 to the last undo, by plan.
+    planned: Duration,
     /// Looks that wait to be scored.
     deferred: VecDeque<(usize, Sample)>,
 }
 
 impl Judge {
-    pub(super) fn new(experiment: &Arc<Experiment>) -> Self {
+    pub(super) fn new(experiment: &Arc<Experiment>, dice: Dice) -> Self {
         let rules = rules(experiment);
         Self {
             experiment: experiment.clone(),
@@ -152,6 +154,7 @@ impl Judge {
             recovery: None,
             guard: None,
             bounds: None,
+            planned: foresee(experiment, dice).takes,
             deferred: VecDeque::new(),
         }
     }
@@ -199,7 +202,7 @@ impl Judge {
     pub(super) fn zero(&mut self, now: Duration) {
         self.zero = Some(now);
         let slice = slice_for(self.steady.as_ref().map(Steady::longest_burst).unwrap_or_default());
-        let settings = guard_settings(&self.experiment, slice);
+        let settings = guard_settings(&self.experiment, self.planned, slice);
         let watched = self.rules.iter().map(|rule| watched(&self.experiment, rule, settings.planned, now));
         self.guard = Some(Guard::new(settings, watched.collect()));
         self.bounds = (!self.rules.is_empty()).then(|| {
@@ -486,8 +489,7 @@ fn rate(experiment: &Experiment, probe: usize) -> f64 {
 }
 
 /// What the guard of an experiment goes by.
-pub(super) fn guard_settings(experiment: &Experiment, slice: Duration) -> GuardSettings {
-    let planned = foresee(experiment).takes;
+pub(super) fn guard_settings(experiment: &Experiment, planned: Duration, slice: Duration) -> GuardSettings {
     GuardSettings { alpha: experiment.guard.false_abort.share(), planned, undo: UNDO, tick: TICK, slice }
 }
 
@@ -583,7 +585,7 @@ for = "1s"
 "#;
 
     fn judge_of(text: &str) -> Judge {
-        Judge::new(&Arc::new(written(text)))
+        Judge::new(&Arc::new(written(text)), Dice::new(1))
     }
 
     fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {

@@ -1,6 +1,7 @@
 //! What will be hurt, when, by which mechanism, and who undoes it if we are killed: found out by looking,
 //! before anything is touched.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::base::{Dice, Rate, RunId, unit};
 use crate::event::{self, PlannedExpectation, PlannedFault, PlannedObjective, PlannedProbe};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Fault, Moment, Sees};
-use crate::fault::{Entry, Refusal};
+use crate::fault::{Entry, Refusal, Site};
 use crate::host::target::Selector;
 use crate::slo::{Objective, Promise, Rehearsal, SHORTEST_SLICE, plan_warnings, rehearse};
 use crate::undo::{Claim, Record};
@@ -57,7 +58,7 @@ impl Plan {
         {
             refusals.push(format!("the kill switch {} is pulled: remove that file first", switch.display()));
         }
-        let foreseen = foresee(&experiment);
+        let foreseen = foresee(&experiment, world.dice);
         for (fault, begins) in experiment.faults.iter().zip(&foreseen.begins) {
             match look(world, &experiment, fault, *begins).await {
                 Ok((planned, theirs, count)) => {
@@ -158,7 +159,8 @@ impl Plan {
                 "no SLO is judged: nothing can abort this run but a person or its max_duration".to_owned(),
             ];
         }
-        let (settings, terms) = (guard_settings(experiment, SHORTEST_SLICE), terms(experiment, &rules));
+        let (settings, terms) =
+            (guard_settings(experiment, self.takes, SHORTEST_SLICE), terms(experiment, &rules));
         let mut warnings = Vec::new();
         for rule in &rules {
             let watched = watched(experiment, rule, self.takes, Duration::ZERO);
@@ -265,14 +267,15 @@ async fn look(
         .any(|target| matches!(target, Some(t) if matches!(t.selector, Selector::Service(_))));
     let site = world.site(fault, 0)?;
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let drawn = fault.drawn(&world.dice);
     let mut planned = PlannedFault {
         name: fault.name.clone(),
         kind: fault.harm.kind().to_owned(),
-        harm: fault.harm.harm(&site),
-        at: said(experiment, &fault.at),
+        harm: harm(fault, &site),
+        at: format!("{}{}", said(experiment, &fault.at), again(fault, &drawn)),
         begins_ms: begins.map(ms),
         hold_ms: fault.hold.filter(|_| fault.harm.lasting()).map(ms),
-        times: fault.every.map_or(1, |(_, times)| times),
+        times: drawn.len() as u32,
         tier: fault.harm.tier(),
         mechanism: None,
     };
@@ -282,11 +285,46 @@ async fn look(
     }
     let owed = fault.harm.survey(&site).await?;
     planned.mechanism = fault.harm.mechanism(&owed);
+    if let Some(last) = fault.ramp.last() {
+        last.survey(&site).await?; // What its last level asks too much for is refused before its first.
+    }
     let entry = Entry { fault: fault.name.clone(), host: site.host.clone(), deadline: None, owed };
     planned.tier = entry.tier();
     let count = site.target.processes.len().max(1) as u32;
     Ok((planned, entry.claims(), count))
 }
+
+/// The harm in a sentence; of a ramp, from its first to its last level.
+fn harm(fault: &Fault, site: &Site) -> String {
+    let first = fault.harm.harm(site);
+    match fault.ramp.last() {
+        None => first,
+        Some(last) => format!("{first}; in {} steps to: {}", fault.ramp.len() + 1, last.harm(site)),
+    }
+}
+
+/// How it goes on after its first time: repeated, and drawn by chance. A ramp goes on without a pause.
+fn again(fault: &Fault, drawn: &[u32]) -> String {
+    let every = fault.every.filter(|_| fault.ramp.is_empty());
+    let mut said = every.map_or_else(String::new, |(every, _)| format!(", then every {}", unit::say(every)));
+    if let Some(chance) = fault.chance {
+        let nth = |n: &u32| (n + 1).to_string();
+        let which = match (drawn, every) {
+            ([], _) => "it does not happen".to_owned(),
+            (_, None) => "it happens".to_owned(),
+            (drawn, Some((_, times))) => {
+                let shown: Vec<String> = drawn.iter().take(MOST_SHOWN).map(nth).collect();
+                let more = if drawn.len() > MOST_SHOWN { ", ..." } else { "" };
+                format!("of {times} times these happen: {}{more}", shown.join(", "))
+            }
+        };
+        let _ = write!(said, ", each with a chance of {chance}; by this seed {which}");
+    }
+    said
+}
+
+/// Drawn times that are listed.
+const MOST_SHOWN: usize = 12;
 
 /// Whether everything a fault hurts was started by the experiment itself.
 fn is_ours(fault: &Fault) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::Dice;
 use crate::experiment::model::{Experiment, Moment};
 
 /// The faults of a run and how far each has come.
@@ -14,7 +15,8 @@ pub(super) struct Timeline {
 struct Step {
     at: Moment,
     every: Duration,
-    times: u32,
+    /// Which of its times happen, counted from 0.
+    drawn: Vec<u32>,
     /// Injections begun, and injections that are over.
     begun: u32,
     over: u32,
@@ -29,20 +31,17 @@ struct Step {
 }
 
 impl Timeline {
-    pub(super) fn of(experiment: &Experiment) -> Self {
-        let steps = experiment.faults.iter().map(|fault| {
-            let (every, times) = fault.every.unwrap_or((Duration::ZERO, 1));
-            Step {
-                at: fault.at.clone(),
-                every,
-                times,
-                begun: 0,
-                over: 0,
-                harmed: None,
-                measured: false,
-                end: None,
-                went: None,
-            }
+    pub(super) fn of(experiment: &Experiment, dice: Dice) -> Self {
+        let steps = experiment.faults.iter().map(|fault| Step {
+            at: fault.at.clone(),
+            every: fault.every.map_or(Duration::ZERO, |(every, _)| every),
+            drawn: fault.drawn(&dice),
+            begun: 0,
+            over: 0,
+            harmed: None,
+            measured: false,
+            end: None,
+            went: None,
         });
         Self { steps: steps.collect() }
     }
@@ -54,24 +53,39 @@ impl Timeline {
 
     fn due(&self, fault: usize) -> Option<Duration> {
         let step = &self.steps[fault];
-        let first = match step.at {
-            Moment::Zero(after) => Some(after),
-            Moment::Begin(other, after) => {
-                let other = self.steps.get(other)?;
-                other.harmed.filter(|_| other.measured).map(|begin| begin + after)
-            }
-            Moment::End(other, after) => self.steps.get(other)?.end.map(|end| end + after),
-            Moment::Operator => step.went,
-        }?;
+        let first = self.first(fault)?;
         // One whose last time has not ended, because it began or ends late, is not begun again before.
-        let free = step.begun < step.times && step.begun == step.over;
-        free.then(|| first.saturating_add(step.every.saturating_mul(step.begun)))
+        let next = step.drawn.get(step.begun as usize).filter(|_| step.begun == step.over)?;
+        Some(first.saturating_add(step.every.saturating_mul(*next)))
+    }
+
+    /// The moment from which a fault's times are counted, once that is known.
+    fn first(&self, fault: usize) -> Option<Duration> {
+        match self.steps.get(fault)?.at {
+            Moment::Zero(after) => Some(after),
+            Moment::Begin(other, after) => Some(self.begin_of(other)?.saturating_add(after)),
+            Moment::End(other, after) => Some(self.end_of(other)?.saturating_add(after)),
+            Moment::Operator => self.steps[fault].went,
+        }
+    }
+
+    /// When a fault began, once its effect was measured.
+    fn begin_of(&self, fault: usize) -> Option<Duration> {
+        let step = self.steps.get(fault)?;
+        if step.drawn.is_empty() { self.first(fault) } else { step.harmed.filter(|_| step.measured) }
+    }
+
+    /// When a fault ended. One that chance did not draw is over when it would have begun.
+    fn end_of(&self, fault: usize) -> Option<Duration> {
+        let step = self.steps.get(fault)?;
+        if step.drawn.is_empty() { self.first(fault) } else { step.end }
     }
 
     /// A fault's injection was begun; which of its times it is, from 0.
     pub(super) fn injecting(&mut self, fault: usize) -> u32 {
-        self.steps[fault].begun += 1;
-        self.steps[fault].begun - 1
+        let step = &mut self.steps[fault];
+        step.begun += 1;
+        step.drawn.get(step.begun as usize - 1).copied().unwrap_or_default()
     }
 
     /// A fault's harm is there; whether it took hold is being measured.
@@ -90,7 +104,7 @@ impl Timeline {
         let step = &mut self.steps[fault];
         step.measured = true;
         step.over += 1;
-        if step.over == step.times {
+        if step.over as usize == step.drawn.len() {
             step.end = Some(at);
         }
     }
@@ -112,15 +126,19 @@ impl Timeline {
     pub(super) fn moment(&self, moment: &Moment) -> Option<Duration> {
         match moment {
             Moment::Zero(after) => Some(*after),
-            Moment::Begin(fault, after) => Some(self.steps.get(*fault)?.harmed? + *after),
-            Moment::End(fault, after) => Some(self.steps.get(*fault)?.end? + *after),
+            Moment::Begin(fault, after) => {
+                let step = self.steps.get(*fault)?;
+                Some(step.harmed.or_else(|| self.begin_of(*fault))? + *after)
+            }
+            Moment::End(fault, after) => Some(self.end_of(*fault)? + *after),
             Moment::Operator => None,
         }
     }
 
     /// Whether everything has been done and undone.
     pub(super) fn over(&self) -> bool {
-        self.steps.iter().all(|step| step.over == step.times)
+        let done = |step: &Step| step.over as usize == step.drawn.len();
+        self.steps.iter().all(done)
     }
 }
 
@@ -136,8 +154,8 @@ pub struct Foreseen {
 
 /// Plays an experiment's timeline through.
 #[must_use]
-pub fn foresee(experiment: &Experiment) -> Foreseen {
-    let mut timeline = Timeline::of(experiment);
+pub fn foresee(experiment: &Experiment, dice: Dice) -> Foreseen {
+    let mut timeline = Timeline::of(experiment, dice);
     let mut foreseen = Foreseen { begins: vec![None; experiment.faults.len()], takes: Duration::ZERO };
     let mut by_hand = false;
     loop {
@@ -205,7 +223,7 @@ mod tests {
             (vec![("operator", for_), ("f0.end + 1s", for_)], vec![None, None], 9),
             (vec![("5s", for_), ("operator", for_)], vec![some(5), None], 13),
         ] {
-            let foreseen = foresee(&experiment(&faults));
+            let foreseen = foresee(&experiment(&faults), Dice::new(1));
             assert_eq!((foreseen.begins, foreseen.takes), (begins, S * takes), "{faults:?}");
         }
     }
@@ -213,7 +231,8 @@ mod tests {
     #[test]
     fn what_begins_after_a_fault_waits_until_its_effect_was_measured_but_counts_from_the_harm() {
         let lasts = "for = \"4s\"";
-        let mut timeline = Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]));
+        let mut timeline =
+            Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]), Dice::new(1));
         timeline.injecting(0);
         timeline.harmed(0, 2 * S);
         assert_eq!((timeline.next(), timeline.moment(&Moment::Begin(0, S))), (None, Some(3 * S)));
@@ -224,7 +243,8 @@ mod tests {
     #[test]
     fn a_fault_that_ends_before_its_effect_was_measured_holds_up_nobody() {
         let lasts = "for = \"4s\"";
-        let mut timeline = Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]));
+        let mut timeline =
+            Timeline::of(&experiment(&[("0s", lasts), ("f0.begin + 1s", lasts)]), Dice::new(1));
         timeline.injecting(0);
         timeline.harmed(0, S);
         timeline.ended(0, 5 * S);
@@ -234,7 +254,7 @@ mod tests {
     #[test]
     fn a_repeated_fault_is_not_begun_again_while_its_last_time_goes_on() {
         let repeated = "for = \"4s\"\nevery = \"10s\"\ntimes = 2";
-        let mut timeline = Timeline::of(&experiment(&[("0s", repeated)]));
+        let mut timeline = Timeline::of(&experiment(&[("0s", repeated)]), Dice::new(1));
         assert_eq!(begin(&mut timeline, 0), Duration::ZERO);
         assert_eq!(timeline.next(), None);
         timeline.ended(0, 13 * S); // Its undo took long.
@@ -246,9 +266,50 @@ mod tests {
     }
 
     #[test]
+    fn what_chance_does_not_draw_is_left_out_and_holds_up_nobody() {
+        let never = "for = \"4s\"\nchance = \"0.0001%\"";
+        let foreseen = foresee(&experiment(&[("2s", never), ("f0.end + 1s", "for = \"4s\"")]), Dice::new(1));
+        assert_eq!((foreseen.begins, foreseen.takes), (vec![None, Some(3 * S)], 7 * S));
+
+        let often = experiment(&[("0s", "for = \"1s\"\nevery = \"10s\"\ntimes = 1000\nchance = \"30%\"")]);
+        let drawn = |seed| often.faults[0].drawn(&Dice::new(seed));
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        // Binomial: 300 of 1000 with a standard deviation of 14.5.
+        assert!((240..=360).contains(&drawn(7).len()), "{}", drawn(7).len());
+        let mut timeline = Timeline::of(&often, Dice::new(7));
+        for nth in drawn(7) {
+            assert_eq!(timeline.next(), Some((10 * S * nth, 0)));
+            assert_eq!(timeline.injecting(0), nth);
+            timeline.ended(0, 10 * S * nth + S);
+        }
+        assert_eq!((timeline.next(), timeline.over()), (None, true));
+    }
+
+    #[test]
+    fn a_ramp_goes_up_step_by_step_without_a_pause() {
+        let ramp = "[fault.slow.latency]\nto = { port = 9 }\nfor = \"10s\"\nat = \"1s\"\n\
+                    delay = { from = \"10ms\", to = \"50ms\", steps = 5 }\njitter = { from = \"0s\", to = \"4ms\", steps = 5 }";
+        let experiment = written(&format!("title = \"t\"\n{ramp}"));
+        let fault = &experiment.faults[0];
+        assert_eq!((fault.hold, fault.every), (Some(2 * S), Some((2 * S, 5))));
+        let delays = (0..5).map(|nth| match fault.harm_of(nth) {
+            crate::fault::AnyFault::Latency(latency) => (latency.delay, latency.jitter),
+            other => panic!("{other:?}"),
+        });
+        let ms = Duration::from_millis;
+        let wanted =
+            [(10, 0), (20, 1), (30, 2), (40, 3), (50, 4)].map(|(delay, jitter)| (ms(delay), ms(jitter)));
+        assert_eq!(delays.collect::<Vec<_>>(), wanted);
+        assert_eq!(fault.pick_of(0), fault.pick_of(4));
+        assert_eq!(foresee(&experiment, Dice::new(1)).takes, 11 * S);
+    }
+
+    #[test]
     fn a_person_lets_waiting_faults_go_one_by_one() {
         let lasts = "for = \"4s\"";
-        let mut timeline = Timeline::of(&experiment(&[("operator", lasts), ("operator", lasts)]));
+        let mut timeline =
+            Timeline::of(&experiment(&[("operator", lasts), ("operator", lasts)]), Dice::new(1));
         assert_eq!((timeline.next(), timeline.waiting()), (None, Some(0)));
         assert_eq!(
             (timeline.go(3 * S), timeline.next(), timeline.waiting()),
@@ -275,7 +336,7 @@ mod tests {
             }).collect();
             let faults: Vec<(&str, &str)> = faults.iter().map(|(at, more)| (at.as_str(), more.as_str())).collect();
             let experiment = experiment(&faults);
-            let mut timeline = Timeline::of(&experiment);
+            let mut timeline = Timeline::of(&experiment, Dice::new(1));
             let (mut now, mut live, mut choices) = (Duration::ZERO, Vec::new(), choices.into_iter());
             while !timeline.over() {
                 if let Some((at, fault)) = timeline.next()

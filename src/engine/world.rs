@@ -40,7 +40,7 @@ impl World {
     pub fn site(&self, fault: &Fault, nth: u32) -> Result<Site, Refusal> {
         let refuse =
             |why: String, remedy: &str| Refusal { fault: fault.name.clone(), why, remedy: remedy.to_owned() };
-        let decision = format!("fault.{}.pick.{nth}", fault.name);
+        let decision = fault.pick_of(nth);
         let find = |target: &Option<Target>, decision: &str| -> Result<Option<Found>, Refusal> {
             let Some(target) = target else { return Ok(None) };
             let found = self

@@ -20,6 +20,7 @@ mod draft;
 mod fill;
 pub mod model;
 mod promises;
+mod ramp;
 mod resolve;
 mod schema;
 #[allow(dead_code, reason = "`include`, `defaults` and `each` are acted on before the tables are read")]

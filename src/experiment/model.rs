@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::fill::{Count, fill_counts};
 use super::window::Window;
-use crate::base::{Percent, Rate};
+use rand::Rng;
+
+use crate::base::{Dice, Percent, Rate};
+use crate::fault::AnyFault;
 use crate::file::{Fields, Mistakes, Node, Place};
 use crate::host::target::{Selector, Target};
 use crate::probe::AnyProbe;
@@ -232,8 +235,10 @@ pub enum Budget {
 pub struct Fault {
     /// Its name.
     pub name: String,
-    /// The kind's own part.
-    pub harm: crate::fault::AnyFault,
+    /// The kind's own part; of a ramp, its first level.
+    pub harm: AnyFault,
+    /// The levels of a ramp after the first, one for each further time; else empty.
+    pub ramp: Vec<AnyFault>,
     /// Where it stands in the file, for refusals.
     pub place: Place,
     /// Who is hurt; for network faults (`to`), where the traffic goes.
@@ -246,6 +251,8 @@ pub struct Fault {
     pub hold: Option<Duration>,
     /// Repeated this often, so many times in all.
     pub every: Option<(Duration, u32)>,
+    /// Each time it happens only with this chance; always when absent.
+    pub chance: Option<Percent>,
 }
 
 impl Fault {
@@ -254,6 +261,28 @@ impl Fault {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         (self.hold.unwrap_or_default() + TTL_MARGIN).min(MOST_TTL)
+    }
+
+    /// The kind's own part for the `nth` time, counted from 0.
+    #[must_use]
+    pub fn harm_of(&self, nth: u32) -> &AnyFault {
+        let later = nth.checked_sub(1).and_then(|later| self.ramp.get(later as usize));
+        later.unwrap_or(&self.harm)
+    }
+
+    /// What names the draw of its targets for the `nth` time: all levels of a ramp hurt the same.
+    #[must_use]
+    pub fn pick_of(&self, nth: u32) -> String {
+        format!("fault.{}.pick.{}", self.name, if self.ramp.is_empty() { nth } else { 0 })
+    }
+
+    /// Which of its times happen, counted from 0.
+    #[must_use]
+    pub fn drawn(&self, dice: &Dice) -> Vec<u32> {
+        let times = self.every.map_or(1, |(_, times)| times);
+        let mut stream = dice.stream(&format!("fault.{}.chance", self.name));
+        let mut happens = || self.chance.is_none_or(|chance| stream.random::<f64>() < chance.share());
+        (0..times).filter(|_| happens()).collect()
     }
 
     /// What it is called the `nth` time, counted from 0: `dies`, then `dies#2`.

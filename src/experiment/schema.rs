@@ -15,6 +15,7 @@ pub fn schema() -> Json {
     if let Json::Object(schema) = &mut schema {
         schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         schema.insert("title".to_owned(), json!("A Brownout experiment"));
+        schema.insert("$defs".to_owned(), json!({"ramp": super::ramp::schema()}));
         schema.insert(
             "if".to_owned(),
             json!({"not": {"anyOf": [{"required": ["defaults"]}, {"required": ["include"]}]}}),

@@ -9,11 +9,12 @@ use serde_json::{Value as Json, json};
 
 use super::draft::known_names;
 use super::model::{Budget, Once};
+use super::ramp;
 use super::window::Window;
 use super::words::{Is, Percentile, Port, Restart, Role, Some1, Uid, When};
 use crate::base::{Percent, Rate};
 use crate::fault::{Aim, AnyFault};
-use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Placed, Read, Value, object_schema};
+use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Place, Placed, Read, Value, object_schema};
 use crate::host::target::Pick;
 use crate::probe::AnyProbe;
 use crate::slo::Proof;
@@ -227,12 +228,15 @@ crate::kind! {
     pub struct Timing("fault") {
         /// When it begins: `"10s"` after t = 0, `"FAULT.begin + 2s"`, `"FAULT.end + 5s"` or `"operator"`.
         at: Placed<When> = "0s",
-        /// How long it lasts; required for kinds that last.
+        /// How long it lasts; required for kinds that last. Over it any quantity of the kind may change in steps, each
+        /// undone before the next: `delay = { from = "10ms", to = "500ms", steps = 10 }`.
         r#for: Placed<Duration> = optional,
         /// Again and again, from one beginning to the next.
         every: Placed<Duration> = optional,
         /// How often in all, with `every`.
         times: Placed<Some1> = optional,
+        /// Each time it happens only with this chance, drawn from the seed.
+        chance: Placed<Percent> = optional,
         /// Who is hurt: the name of a [target], or the selector itself.
         target: Placed<Aimed> = optional,
         /// For traffic: where it goes.
@@ -457,8 +461,10 @@ impl Entry for Probe {
 pub(super) struct Fault {
     /// When it happens, and to whom.
     pub timing: Timing,
-    /// The kind's own part; `None` when it was wrong.
-    pub harm: Option<AnyFault>,
+    /// The kind's own part, on each step of its ramp; `None` when it was wrong.
+    pub harms: Option<Vec<AnyFault>>,
+    /// Where its ramp stands, if it has one.
+    pub ramp: Option<Place>,
     /// Its kind.
     pub kind: Key,
     /// Whether it lasts until undone.
@@ -490,20 +496,38 @@ impl Entry for Fault {
 
     fn entry(name: &Key, node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
         let (kind, node) = one_kind("fault", AnyFault::KINDS, name, node, mistakes)?;
-        let mut fields = Fields::open(node, format!("[fault.{}.{}]", name.text, kind.text), mistakes)?;
-        let timing = Timing::take(&mut fields, mistakes);
-        let harm = AnyFault::take(&kind.text, &mut fields, mistakes);
-        fields.close(mistakes);
-        let lasting = match &harm {
+        let own = AnyFault::explain(&kind.text).map_or_else(Vec::new, |(_, fields)| fields);
+        let levels = ramp::levels(&own, node, mistakes);
+        let (mut timing, mut harms) = (None, Vec::new());
+        for level in &levels.nodes {
+            let mut fields = Fields::open(level, format!("[fault.{}.{}]", name.text, kind.text), mistakes)?;
+            timing = Timing::take(&mut fields, mistakes);
+            harms.push(AnyFault::take(&kind.text, &mut fields, mistakes));
+            fields.close(mistakes);
+        }
+        let harms: Option<Vec<AnyFault>> = harms.into_iter().collect();
+        let lasting = match harms.as_ref().and_then(|harms| harms.first()) {
             Some(harm) => harm.lasting(),
             None => AnyFault::lasts(&kind.text)?,
         };
-        Some(Self { timing: timing?, harm, kind: kind.clone(), lasting, aim: AnyFault::aims_at(&kind.text)? })
+        Some(Self {
+            timing: timing?,
+            harms,
+            ramp: levels.place,
+            kind: kind.clone(),
+            lasting,
+            aim: AnyFault::aims_at(&kind.text)?,
+        })
     }
 
     fn schema() -> Json {
         kinds_schema(AnyFault::KINDS, |kind| {
-            object_schema(about_of("fault", kind), &fields_of("fault", kind))
+            let mut own = AnyFault::explain(kind).map_or_else(Vec::new, |(_, fields)| fields);
+            if AnyFault::lasts(kind) == Some(true) {
+                ramp::allow(&mut own);
+            }
+            let fields: Vec<FieldDoc> = timing_fields(kind).into_iter().chain(own).collect();
+            object_schema(about_of("fault", kind), &fields)
         })
     }
 }

@@ -8,11 +8,14 @@ use super::model::{self, BlastRadius, MOST_TTL, Moment, TTL_MARGIN};
 use super::resolve::in_order;
 use super::tables::{self, File, Named, Timing};
 use super::words::When;
+use crate::base::Percent;
 use crate::base::unit::say;
 use crate::fault::Aim as Kind;
 use crate::file::{Key, Mistakes, Place, Placed};
 use crate::host::target::{Pick, Selector};
 
+/// A step of a ramp is an injection and an undo, and should be longer than both.
+const SHORTEST_STEP: Duration = Duration::from_millis(500);
 /// A fault may be repeated so often.
 const MOST_TIMES: u32 = 10_000;
 
@@ -29,6 +32,7 @@ pub(super) struct Harm {
     pub at_place: Place,
     pub hold: Option<Duration>,
     pub every: Option<(Duration, u32)>,
+    pub chance: Option<Percent>,
     pub target: Option<Aim>,
     pub from: Option<Aim>,
 }
@@ -89,6 +93,7 @@ fn harm(
         at_place: name.place,
         hold: None,
         every: None,
+        chance: None,
         target: None,
         from: None,
     };
@@ -100,6 +105,8 @@ fn harm(
     harm.at_place = timing.at.place;
     harm.at = timing.at.value.as_ref().and_then(|when| moment(when, timing.at.place, known, mistakes));
     how_long(&mut harm, timing, mistakes);
+    how_likely(&mut harm, table, mistakes);
+    in_steps(&mut harm, table, mistakes);
     whom(&mut harm, timing, file, names, mistakes);
     harm
 }
@@ -209,6 +216,51 @@ fn how_long(harm: &mut Harm, timing: &Timing, mistakes: &mut Mistakes) {
         harm.hold = None; // It said how long the repetition goes on.
     }
     harm.every = Some((interval, times));
+}
+
+fn how_likely(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
+    let Some(chance) = &table.timing.chance else { return };
+    if chance.value.is_some_and(|chance| chance.share() <= 0.0) {
+        mistakes.error(chance.place, "it would never happen", "give it a `chance` above zero");
+    }
+    if let Some(ramp) = table.ramp {
+        mistakes.clash(
+            chance.place,
+            "a ramp happens step by step, and none of them by chance",
+            "remove `chance`, or give each step a fault of its own",
+            ramp,
+            "its ramp stands here",
+        );
+    }
+    harm.chance = chance.value;
+}
+
+/// A ramp is repeated, each time at its next level, without a pause.
+fn in_steps(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
+    let (Some(ramp), Some(steps)) = (table.ramp, table.harms.as_ref().map(Vec::len)) else { return };
+    if !harm.lasting {
+        let what = format!("`{}` is over when it is done: there is nothing to ramp over", harm.kind);
+        mistakes.error(ramp, what, "give it one value");
+        return;
+    }
+    if let Some(every) = &table.timing.every {
+        mistakes.clash(
+            every.place,
+            "a ramp is not repeated",
+            "remove `every` and `times`, or give it one value",
+            ramp,
+            "its ramp stands here",
+        );
+        return;
+    }
+    let Some(hold) = harm.hold.map(|hold| hold / steps.max(1) as u32) else { return };
+    if hold < SHORTEST_STEP {
+        let what = format!("each of {steps} steps would last {}", say(hold));
+        let remedy = format!("at least {} each: fewer `steps`, or a longer `for`", say(SHORTEST_STEP));
+        mistakes.error(ramp, what, remedy);
+    }
+    harm.hold = Some(hold);
+    harm.every = Some((hold, steps as u32));
 }
 
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
@@ -481,15 +533,18 @@ pub(super) fn faults(tables: Named<tables::Fault>, harms: Vec<Harm>) -> Option<V
         .into_iter()
         .zip(harms)
         .map(|((_, table), harm)| {
+            let mut harms = table?.harms?.into_iter();
             Some(model::Fault {
                 name: harm.name,
-                harm: table?.harm?,
+                harm: harms.next()?,
+                ramp: harms.collect(),
                 place: harm.place,
                 target: harm.target.map(|aim| aim.target),
                 from: harm.from.map(|aim| aim.target),
                 at: harm.at?,
                 hold: harm.hold,
                 every: harm.every,
+                chance: harm.chance,
             })
         })
         .collect()

@@ -83,9 +83,9 @@ impl Conductor<'_> {
         self.tell(What::Injecting {
             fault: recorded.site.fault.clone(),
             kind: asked.harm.kind().to_owned(),
-            harm: asked.harm.harm(&recorded.site),
+            harm: asked.harm_of(recorded.nth).harm(&recorded.site),
             tier: recorded.entry.tier(),
-            mechanism: asked.harm.mechanism(&recorded.owed),
+            mechanism: asked.harm_of(recorded.nth).mechanism(&recorded.owed),
         });
         self.judge.fault_begins(fault, self.clock.now());
         let hit = self.hit.entry(fault).or_default();
@@ -94,8 +94,8 @@ impl Conductor<'_> {
         hit.most = hit.most.max(recorded.site.target.processes.len());
         let step = async move {
             let mut held = Held::default();
-            let result =
-                experiment.faults[fault].harm.inject(&recorded.site, &recorded.owed, &mut held).await;
+            let harm = experiment.faults[fault].harm_of(recorded.nth);
+            let result = harm.inject(&recorded.site, &recorded.owed, &mut held).await;
             Said::Injected(fault, recorded, held, result.map_err(|why| why.to_string()))
         };
         self.steps.spawn_on(step, &self.hands);
@@ -121,7 +121,7 @@ impl Conductor<'_> {
             (recorded.nth, recorded.site.clone(), recorded.owed.clone(), held.clone());
         let (measured, planned) = (self.effects.0.clone(), experiment.clone());
         let verifying = self.hands.spawn(async move {
-            let effect = planned.faults[fault].harm.verify(&site, &owed, &whole).await;
+            let effect = planned.faults[fault].harm_of(nth).verify(&site, &owed, &whole).await;
             drop(whole);
             let _ = measured.send(Measured { fault, nth, effect }).await;
         });
@@ -260,7 +260,7 @@ async fn record(
         .await
         .map_err(|why| why.to_string())?
         .map_err(|why| why.to_string())?;
-    let owed = asked.harm.survey(&site).await.map_err(|why| why.to_string())?;
+    let owed = asked.harm_of(nth).survey(&site).await.map_err(|why| why.to_string())?;
     let entry = Entry {
         fault: site.fault.clone(),
         host: site.host.clone(),
