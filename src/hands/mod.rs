@@ -9,6 +9,7 @@ pub mod flow;
 pub mod forge;
 pub mod heartbeat;
 pub mod hold;
+pub mod lease;
 pub mod namespace;
 pub mod parked;
 pub mod proxy;
