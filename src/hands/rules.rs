@@ -103,6 +103,8 @@ pub struct Traffic {
     pub from: Endpoint,
     /// Whither.
     pub to: Endpoint,
+    /// Only what asks for a TCP connection.
+    pub opens: bool,
 }
 
 /// How a rule hands packets to a queue.
@@ -372,9 +374,7 @@ impl TurnBy {
     /// client knows, and the first translation of a connection is its only one.
     fn base(self) -> Base {
         match self {
-            Self::Tproxy => {
-                Base { kind: "filter", hook: libc::NF_INET_PRE_ROUTING as u32, priority: -150 }
-            }
+            Self::Tproxy => Base { kind: "filter", hook: libc::NF_INET_PRE_ROUTING as u32, priority: -150 },
             Self::Redirect => Base { kind: "nat", hook: libc::NF_INET_LOCAL_OUT as u32, priority: -101 },
         }
     }
@@ -506,6 +506,9 @@ fn matching(traffic: &Traffic) -> Vec<Attributes> {
         let key = if traffic.hook == Hook::Output { libc::NFT_META_OIF } else { libc::NFT_META_IIF };
         let operation = if loopback { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
         rule.extend([meta(key), compare(operation, &LOOPBACK.to_ne_bytes())]);
+    }
+    if traffic.opens {
+        rule.extend(opens_a_connection());
     }
     rule.extend(between(&traffic.from, &traffic.to));
     rule
