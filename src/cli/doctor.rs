@@ -90,9 +90,11 @@ fn examine(state: PathBuf) -> Findings {
     let named = |(name, ability)| Named { name, ability };
     let network = match namespace::attempt() {
         Ok(namespace::Way::Root) => {
-            Ability::yes("one of our own, with the rights of root", Some(Tier::Kernel))
+            Ability::yes("one of our own, with the rights of root (`run --own-network`)", Some(Tier::Kernel))
         }
-        Ok(namespace::Way::User) => Ability::yes("one of our own, in a user namespace", Some(Tier::Kernel)),
+        Ok(namespace::Way::User) => {
+            Ability::yes("one of our own, in a user namespace (`run --own-network`)", Some(Tier::Kernel))
+        }
         Err(why) => Ability::no(
             format!("{}: {}", why.step, why.why),
             why.remedy.unwrap_or_else(|| "run as root, outside a container".to_owned()),

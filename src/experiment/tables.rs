@@ -293,6 +293,9 @@ crate::kind! {
         only: Vec<Placed<String>> = "[]",
         /// Never these.
         never: Vec<Placed<String>> = "[]",
+        /// These too, although a host cannot do without them: the ssh daemon and the ssh connection you came by, the
+        /// init system, container runtimes.
+        also: Vec<Placed<String>> = "[]",
         /// At most so many targets.
         max_targets: Placed<Some1> = optional,
         /// Only at these times: `"Mon-Thu 10:00-16:00 Europe/Berlin"`; UTC when no place is named.

@@ -11,11 +11,13 @@ mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -84,10 +86,14 @@ impl Site {
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
-        if self.target.processes.is_empty() {
-            return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
+        match (self.target.processes.as_slice(), self.target.left_alone.as_slice()) {
+            ([], []) => Err(self.refuse("no process fits its target".to_owned(), "is the service running?")),
+            ([], left) => Err(self.refuse(
+                format!("nobody fits its target but whom a host cannot do without ({})", left.join("; ")),
+                "name another target, or name them in [blast_radius] `also`",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The place to fill, and the device its file system is on.
@@ -398,6 +404,12 @@ macro_rules! kinds {
                 None
             }
 
+            /// What this one is aimed at.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(_) => <$fault as Fault>::AIM,)* }
+            }
+
             /// Whether a kind lasts until undone; `None` for an unknown kind.
             #[must_use]
             pub fn lasts(kind: &str) -> Option<bool> {
@@ -524,6 +536,7 @@ kinds! {
     Threads: threads::Threads, threads::Confined;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }

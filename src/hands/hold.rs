@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Heartbeat;
 use super::lease::Lease;
-use super::queue::{Holding, Judge, Queue, QueueError, Tally};
+use super::queue::{Holding, Judge, Manner, Queue, QueueError, Tally};
+use super::resend;
 use super::rules::{QueueBy, RulesError, Table, Traffic};
 
 /// Why traffic cannot be held.
@@ -32,8 +33,8 @@ pub struct Order<'a> {
     pub by: QueueBy,
     /// Which.
     pub traffic: &'a [Traffic],
-    /// Whether packets fall due in the order in which they come.
-    pub in_turn: bool,
+    /// How they are shown to the judge.
+    pub manner: Manner,
 }
 
 /// Traffic being held. Dropping it ends that without losing a packet.
@@ -50,8 +51,9 @@ impl Hold {
     /// When it cannot; nothing is left then.
     pub fn begin(order: &Order<'_>, judge: Judge, heartbeat: Heartbeat) -> Result<Self, HoldError> {
         // The queue comes first: a rule that leads to no queue lets everything pass.
-        let holding = Queue::bind(order.queue)?.serve(judge, order.in_turn)?;
-        let table = Table::queueing(order.table, order.queue, order.by, order.traffic)?;
+        let holding = Queue::bind(order.queue)?.serve(judge, order.manner)?;
+        let exempt = order.manner.resends().then(|| resend::mark(order.queue));
+        let table = Table::queueing(order.table, (order.queue, order.by), order.traffic, exempt)?;
         Ok(Self { holding, lease: Some(Lease::keep(table, heartbeat).map_err(HoldError::Thread)?) })
     }
 

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod parked;
 pub mod proxy;
 pub mod queue;
+pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod tracer;

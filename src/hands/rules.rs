@@ -159,32 +159,36 @@ pub struct Table {
 
 impl Table {
     /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
-    /// unhindered when nobody serves it (`bypass`).
+    /// unhindered when nobody serves it (`bypass`). What bears the `exempt` mark is not looked at.
     ///
     /// # Errors
     /// When we may not, or the kernel cannot.
-    pub fn queueing(name: &str, queue: u16, by: QueueBy, traffic: &[Traffic]) -> Result<Self, RulesError> {
+    pub fn queueing(
+        name: &str,
+        (queue, by): (u16, QueueBy),
+        traffic: &[Traffic],
+        exempt: Option<u32>,
+    ) -> Result<Self, RulesError> {
         let table = Self { socket: socket()?, name: name.to_owned() };
-        let mut batch = Batch::begin();
-        batch.table(name);
-        batch.set(name);
-        let mut hooks: Vec<Hook> = traffic.iter().map(|traffic| traffic.hook).collect();
-        hooks.sort_unstable();
-        hooks.dedup();
-        for hook in hooks {
-            batch.chain(name, hook.chain(), Some(hook.base()));
-            batch.rule(name, hook.chain(), &unleased());
-        }
-        for traffic in traffic {
-            let mut rule = matching(traffic);
-            rule.push(to_queue(queue, by));
-            batch.rule(name, traffic.hook.chain(), &rule);
-        }
-        batch.lease(name, libc::NFT_MSG_NEWSETELEM);
-        batch.commit(&table.socket).map_err(RulesError::of(
-            "making the table",
-            "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
-        ))?;
+        let end = |_| to_queue(queue, by, OrElse::Pass);
+        filtering(name, traffic, exempt, end).commit(&table.socket).map_err(unmade())?;
+        Ok(table)
+    }
+
+    /// Makes the table and all its rules in one transaction: this traffic is dropped, and no sender on this host hears
+    /// of it. A packet that a rule drops on its way out is an error to its sender (EPERM, nf_hook_slow in
+    /// net/netfilter/core.c); one that goes to a queue is not, whatever becomes of it (nf_queue returns 0). So `silent`
+    /// is a queue that drops: one that nobody serves, or a [`super::queue::Abyss`], which nobody else can take.
+    ///
+    /// # Errors
+    /// When we may not, or the kernel cannot.
+    pub fn cutting(name: &str, silent: (u16, QueueBy), traffic: &[Traffic]) -> Result<Self, RulesError> {
+        let table = Self { socket: socket()?, name: name.to_owned() };
+        let end = |hook| match hook {
+            Hook::Output => to_queue(silent.0, silent.1, OrElse::Drop),
+            Hook::Input | Hook::Forward => verdict(libc::NF_DROP),
+        };
+        filtering(name, traffic, None, end).commit(&table.socket).map_err(unmade())?;
         Ok(table)
     }
 
@@ -260,6 +264,43 @@ impl Table {
     }
 }
 
+/// The messages that make a table of rules for some traffic, each with what its end is at a hook.
+fn filtering(
+    name: &str,
+    traffic: &[Traffic],
+    exempt: Option<u32>,
+    end: impl Fn(Hook) -> Attributes,
+) -> Batch {
+    let mut batch = Batch::begin();
+    batch.table(name);
+    batch.set(name);
+    let mut hooks: Vec<Hook> = traffic.iter().map(|traffic| traffic.hook).collect();
+    hooks.sort_unstable();
+    hooks.dedup();
+    for hook in hooks {
+        batch.chain(name, hook.chain(), Some(hook.base()));
+        batch.rule(name, hook.chain(), &unleased());
+        if let Some(mark) = exempt {
+            let marked = [meta(libc::NFT_META_MARK), equal(&mark.to_ne_bytes()), verdict(libc::NF_ACCEPT)];
+            batch.rule(name, hook.chain(), &marked);
+        }
+    }
+    for traffic in traffic {
+        let mut rule = matching(traffic);
+        rule.push(end(traffic.hook));
+        batch.rule(name, traffic.hook.chain(), &rule);
+    }
+    batch.lease(name, libc::NFT_MSG_NEWSETELEM);
+    batch
+}
+
+fn unmade() -> impl FnOnce(io::Error) -> RulesError {
+    RulesError::of(
+        "making the table",
+        "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
+    )
+}
+
 /// Finds out how this kernel hands packets to a queue, by a table that is made and deleted within one
 /// transaction and is never seen.
 ///
@@ -270,7 +311,7 @@ pub fn probe() -> Result<QueueBy, RulesError> {
                  CONFIG_NETFILTER_XT_TARGET_NFQUEUE, is needed)";
     let mut last = RulesError::Lacks(lacks);
     for by in [QueueBy::Expression, QueueBy::Target] {
-        match try_rule(&[to_queue(0, by)], lacks) {
+        match try_rule(&[to_queue(0, by, OrElse::Pass)], lacks) {
             Ok(()) => return Ok(by),
             Err(RulesError::Rights) => return Err(RulesError::Rights),
             Err(why) => last = why,
@@ -478,11 +519,16 @@ fn unleased() -> Vec<Attributes> {
         .be32(NFTA_LOOKUP_SREG, REGISTER)
         .be32(NFTA_LOOKUP_FLAGS, libc::NFT_LOOKUP_F_INV as u32)
         .be32(NFTA_LOOKUP_SET_ID, 1);
-    let accept = Attributes::new().be32(NFTA_VERDICT_CODE, libc::NF_ACCEPT as u32);
+    vec![immediate(REGISTER, &KEY), expression("lookup", &absent), verdict(libc::NF_ACCEPT)]
+}
+
+/// Ends a rule: the packet goes on, or no further.
+fn verdict(code: i32) -> Attributes {
+    let inner = Attributes::new().be32(NFTA_VERDICT_CODE, code as u32);
     let verdict = Attributes::new()
         .be32(NFTA_IMMEDIATE_DREG, libc::NFT_REG_VERDICT as u32)
-        .nest(NFTA_IMMEDIATE_DATA, &Attributes::new().nest(NFTA_DATA_VERDICT, &accept));
-    vec![immediate(REGISTER, &KEY), expression("lookup", &absent), expression("immediate", &verdict)]
+        .nest(NFTA_IMMEDIATE_DATA, &Attributes::new().nest(NFTA_DATA_VERDICT, &inner));
+    expression("immediate", &verdict)
 }
 
 /// Names the element that is the lease of a table; with attributes of its own.
@@ -646,18 +692,27 @@ fn compare(operation: i32, value: &[u8]) -> Attributes {
     expression("cmp", &inner)
 }
 
-fn to_queue(queue: u16, by: QueueBy) -> Attributes {
+/// What becomes of packets for a queue that nobody serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OrElse {
+    Pass,
+    Drop,
+}
+
+fn to_queue(queue: u16, by: QueueBy, or_else: OrElse) -> Attributes {
+    let pass = or_else == OrElse::Pass;
     match by {
         QueueBy::Expression => {
+            let flags = if pass { libc::NFT_QUEUE_FLAG_BYPASS as u16 } else { 0 };
             let inner = Attributes::new()
                 .bytes(NFTA_QUEUE_NUM, &queue.to_be_bytes())
                 .bytes(NFTA_QUEUE_TOTAL, &1_u16.to_be_bytes())
-                .bytes(NFTA_QUEUE_FLAGS, &(libc::NFT_QUEUE_FLAG_BYPASS as u16).to_be_bytes());
+                .bytes(NFTA_QUEUE_FLAGS, &flags.to_be_bytes());
             expression("queue", &inner)
         }
         QueueBy::Target => {
             // struct xt_NFQ_info_v3 (include/uapi/linux/netfilter/xt_NFQUEUE.h): number, total, flags.
-            let words = [queue, 1, NFQ_FLAG_BYPASS, 0];
+            let words = [queue, 1, if pass { NFQ_FLAG_BYPASS } else { 0 }, 0];
             let info: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
             let inner = Attributes::new()
                 .text(NFTA_TARGET_NAME, "NFQUEUE")

@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub mod folder;
+pub mod guarded;
 pub mod limit;
 pub mod mark;
 pub mod memory;

@@ -98,6 +98,8 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// The place.
     pub place: Option<PathBuf>,
+    /// Who fits and is left alone, in a few words each.
+    pub left_alone: Vec<String>,
 }
 
 impl Found {
@@ -165,11 +167,16 @@ pub fn pick(mut found: Vec<Process>, pick: Pick, dice: &Dice, decision: &str) ->
 }
 
 /// Finds a target on this host. A service of the experiment is found by whoever started it: here it has
-/// no processes.
+/// no processes. `guarded` says why a process is left alone, if it is.
 ///
 /// # Errors
 /// When a pid file cannot be read.
-pub fn find(target: &Target, dice: &Dice, decision: &str) -> io::Result<Found> {
+pub fn find(
+    target: &Target,
+    dice: &Dice,
+    decision: &str,
+    guarded: &dyn Fn(&Process) -> Option<&'static str>,
+) -> io::Result<Found> {
     let mut found = Found { said: target.selector.to_string(), ..Found::default() };
     match &target.selector {
         Selector::Address(address, port) => {
@@ -179,7 +186,16 @@ pub fn find(target: &Target, dice: &Dice, decision: &str) -> io::Result<Found> {
         Selector::Path(path) => found.place = Some(path.clone()),
         other => {
             if let Some(wanted) = other.wanted() {
-                found.processes = pick(process::find(&wanted)?, target.pick, dice, decision);
+                let (mut fit, all) = (Vec::new(), process::find(&wanted)?);
+                for process in all {
+                    match guarded(&process) {
+                        None => fit.push(process),
+                        Some(why) => {
+                            found.left_alone.push(format!("process {}: {why}", process.identity().pid));
+                        }
+                    }
+                }
+                found.processes = pick(fit, target.pick, dice, decision);
                 found.endpoints = listening(&found.pids());
             }
         }
