@@ -14,6 +14,7 @@ mod latency;
 mod loss;
 mod memory;
 mod pause;
+mod reset;
 mod service;
 mod starve;
 mod threads;
@@ -537,6 +538,7 @@ kinds! {
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     Loss: loss::Loss, traffic::Queued;
+    Reset: reset::Reset, reset::Cut;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -79,6 +79,12 @@ impl<'a> Seen<'a> {
         self.tcp.is_some_and(|tcp| tcp.flags & (SYN | ACK | RST) == SYN)
     }
 
+    /// Where it stands in its way of the conversation; the same when it is sent again.
+    #[must_use]
+    pub fn place(&self) -> u32 {
+        self.tcp.map_or(0, |tcp| tcp.sequence)
+    }
+
     /// Whether it is a reset.
     #[must_use]
     pub fn resets(&self) -> bool {
