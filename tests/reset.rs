@@ -99,7 +99,7 @@ fn both_ends_break_new_connections_are_refused_and_all_is_well_when_the_runner_i
     within(&net, || {
         for bind in ["127.0.0.1:0", "[::1]:0"] {
             let (mut named, mut other) = (Talk::here(bind), Talk::here(bind));
-            let mut runner = reset(&net, &world, &format!("--port {}", named.at().port()));
+            let mut runner = reset(&net, &world, &format!("--to :{}", named.at().port()));
             broken(&mut named.client, ErrorKind::ConnectionReset);
             broken(&mut named.server, ErrorKind::ConnectionAborted);
             refused(named.at());
@@ -131,7 +131,7 @@ fn where_only_one_end_is_here_both_ends_break_all_the_same() {
             let mut talk = Talk::begin(listener, client);
             let to = if six { format!("[{address}]:{}", at.port()) } else { format!("{at}") };
             let near = if here_is_client { &one } else { &two };
-            let mut runner = reset(near, &world, &format!("--address {to}"));
+            let mut runner = reset(near, &world, &format!("--to {to}"));
             if here_is_client {
                 broken(&mut talk.client, ErrorKind::ConnectionAborted);
                 broken(&mut talk.server, ErrorKind::ConnectionReset);
@@ -156,13 +156,12 @@ fn half_of_the_connections_are_half_of_them_and_those_that_live_go_on() {
     within(&net, || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let talks: Vec<(TcpStream, TcpStream)> = (0..20)
-            .map(|_| (TcpStream::connect(at).unwrap(), listener.accept().unwrap().0))
-            .collect();
+        let talks: Vec<(TcpStream, TcpStream)> =
+            (0..20).map(|_| (TcpStream::connect(at).unwrap(), listener.accept().unwrap().0)).collect();
         let output = net
             .brownout(&world.state())
-            .args(["inject", "reset", "--yes", "percent=50%", "new=false", "--port"])
-            .arg(at.port().to_string())
+            .args(["inject", "reset", "--yes", "percent=50%", "new=false", "--to"])
+            .arg(format!(":{}", at.port()))
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -178,7 +177,7 @@ fn half_of_the_connections_are_half_of_them_and_those_that_live_go_on() {
         TcpStream::connect(at).unwrap();
         world.nothing_left();
 
-        let _runner = reset(&net, &world, &format!("percent=50% existing=false --port {}", at.port()));
+        let _runner = reset(&net, &world, &format!("percent=50% existing=false --to :{}", at.port()));
         let fates: Vec<bool> = (0..200).map(|_| TcpStream::connect(at).is_ok()).collect();
         let made = fates.iter().filter(|made| **made).count();
         // Five standard deviations of 200 fair coins are 35.
@@ -212,8 +211,8 @@ while True:
         let mut command = net.command("python3");
         let mut client =
             Owned::start(command.args(["-uc", CLIENT, &port]).stdout(Stdio::piped()).stderr(Stdio::null()));
-        let mut lines =
-            std::io::BufRead::lines(std::io::BufReader::new(client.0.stdout.take().unwrap())).map(Result::unwrap);
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(client.0.stdout.take().unwrap()))
+            .map(Result::unwrap);
         assert_eq!(lines.next().unwrap(), "in");
         let file = world.folder.path().join("experiment.toml");
         let pid = world.folder.path().join("pid");
@@ -224,7 +223,7 @@ while True:
         );
         std::fs::write(&file, text).unwrap();
         let mut command = net.brownout(&world.state());
-        command.args(["run", "--yes", "--plain"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["run", "--yes"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
         let mut runner = Owned::start(&mut command);
         assert_eq!(lines.next().unwrap(), libc_reset());
         assert_eq!(lines.next().unwrap(), "111", "ECONNREFUSED");

@@ -166,20 +166,17 @@ for     = "10s"
         }
         let mut seen = held.get::<Broken>().is_some_and(|broken| !broken.chosen.is_empty());
         if let Some(hold) = held.get::<Hold>() {
-            match reachable(site, &owed.reach) {
-                Some(at) => {
-                    let (tried, refused) = self.tries(at).await;
-                    let expected = f64::from(tried) * self.percent.share();
-                    let spread = 4.0 * (expected * (1.0 - self.percent.share())).sqrt();
-                    right &= (f64::from(refused) - expected).abs() <= spread;
-                    seen |= refused > 0;
-                    figures.push(format!("{refused} of {tried} connections to {at} were refused"));
-                }
-                None => {
-                    let refused = hold.tally().dropped();
-                    seen |= refused > 0;
-                    figures.push(format!("{refused} new connections were refused so far"));
-                }
+            if let Some(at) = reachable(site, &owed.reach) {
+                let (tried, refused) = self.tries(at).await;
+                let expected = f64::from(tried) * self.percent.share();
+                let spread = 4.0 * (expected * (1.0 - self.percent.share())).sqrt();
+                right &= (f64::from(refused) - expected).abs() <= spread;
+                seen |= refused > 0;
+                figures.push(format!("{refused} of {tried} connections to {at} were refused"));
+            } else {
+                let refused = hold.tally().dropped();
+                seen |= refused > 0;
+                figures.push(format!("{refused} new connections were refused so far"));
             }
         }
         let figures = format!("asked {}, {}", self.percent, figures.join(", "));

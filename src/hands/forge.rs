@@ -146,7 +146,10 @@ impl<'a> Seen<'a> {
 fn clocks(mut options: &[u8]) -> Option<[[u8; 4]; 2]> {
     loop {
         match *options {
-            [8, 10, a, b, c, d, e, f, g, h, ..] => return Some([[a, b, c, d], [e, f, g, h]]),
+            [8, 10, ref times @ ..] => {
+                let one = |at: usize| times.get(at..at + 4)?.try_into().ok();
+                return Some([one(0)?, one(4)?]);
+            }
             [1, ref rest @ ..] => options = rest,
             [kind, length, ..] if kind > 1 && length > 1 => options = options.get(usize::from(length)..)?,
             _ => return None,
