@@ -2,7 +2,9 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod bandwidth;
 mod beneath;
+mod clock;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -535,10 +537,12 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     Loss: loss::Loss, traffic::Queued;
     Reset: reset::Reset, reset::Cut;
+    Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -18,5 +18,6 @@ pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod tracer;
+pub mod vdso;
 
 pub use heartbeat::Heartbeat;
