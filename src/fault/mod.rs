@@ -17,6 +17,7 @@ mod latency;
 mod loss;
 mod memory;
 mod pause;
+mod reset;
 mod service;
 mod starve;
 mod threads;
@@ -554,6 +555,7 @@ kinds! {
     Latency: latency::Latency, latency::Slowed;
     Http: http::Http, http::Intercepted;
     Loss: loss::Loss, traffic::Queued;
+    Reset: reset::Reset, reset::Cut;
     Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;

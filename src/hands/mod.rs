@@ -3,8 +3,10 @@
 pub mod balloon;
 pub mod burner;
 pub mod command;
+pub mod cut;
 pub mod fence;
 pub mod flow;
+pub mod forge;
 pub mod heartbeat;
 pub mod hold;
 pub mod http;

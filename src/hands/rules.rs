@@ -104,6 +104,8 @@ pub struct Traffic {
     pub from: Endpoint,
     /// Whither.
     pub to: Endpoint,
+    /// Only what asks for a TCP connection.
+    pub opens: bool,
 }
 
 /// How a rule hands packets to a queue.
@@ -557,6 +559,9 @@ fn matching(traffic: &Traffic) -> Vec<Attributes> {
         let key = if traffic.hook == Hook::Output { libc::NFT_META_OIF } else { libc::NFT_META_IIF };
         let operation = if loopback { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
         rule.extend([meta(key), compare(operation, &LOOPBACK.to_ne_bytes())]);
+    }
+    if traffic.opens {
+        rule.extend(opens_a_connection());
     }
     rule.extend(between(&traffic.from, &traffic.to));
     rule
