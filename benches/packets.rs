@@ -126,7 +126,8 @@ fn judge(delay: Duration, jitter: Duration) -> Judge {
 fn hold(protocol: Protocol, port: u16, (delay, jitter): (Duration, Duration)) -> Hold {
     let anywhere = Endpoint { address: None, port: None };
     let to = Endpoint { address: None, port: Some(port) };
-    let traffic = [Traffic { hook: Hook::Input, protocol, loopback: Some(false), from: anywhere, to }];
+    let traffic =
+        [Traffic { hook: Hook::Input, protocol, loopback: Some(false), from: anywhere, to, opens: false }];
     let order = Order {
         table: "brownout_bench",
         queue: 4000,

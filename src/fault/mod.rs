@@ -16,6 +16,7 @@ mod fds;
 mod fenced;
 mod freeze;
 mod gated;
+mod http;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -24,6 +25,7 @@ mod memory;
 mod partition;
 mod pause;
 mod reorder;
+mod reset;
 mod service;
 mod starve;
 mod threads;
@@ -277,6 +279,10 @@ trait Fault {
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
 
+    /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
+    fn check(&self) -> Result<(), (String, String)> {
+        Ok(())
+    }
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
     /// Does the harm. Called only once the record is on disk.
@@ -467,6 +473,14 @@ macro_rules! kinds {
                 match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
+            /// Whether fields that are right one by one make sense together.
+            ///
+            /// # Errors
+            /// What is wrong, and the remedy.
+            pub fn check(&self) -> Result<(), (String, String)> {
+                match self { $(Self::$variant(fault) => fault.check(),)* }
+            }
+
             /// The harm in a sentence.
             #[must_use]
             pub fn harm(&self, site: &Site) -> String {
@@ -577,6 +591,8 @@ kinds! {
     Duplicate: duplicate::Duplicate, traffic::Queued;
     Corrupt: corrupt::Corrupt, traffic::Queued;
     Reorder: reorder::Reorder, traffic::Queued;
+    Reset: reset::Reset, reset::Cut;
+    Http: http::Http, http::Intercepted;
     Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;

@@ -3,12 +3,15 @@
 pub mod balloon;
 pub mod burner;
 pub mod command;
+pub mod cut;
 pub mod fence;
 pub mod flow;
+pub mod forge;
 pub mod freezer;
 pub mod gate;
 pub mod heartbeat;
 pub mod hold;
+pub mod http;
 pub mod lease;
 pub mod namespace;
 pub mod parked;
@@ -19,6 +22,7 @@ pub mod rules;
 pub mod service;
 pub mod systemd;
 pub mod tracer;
+pub mod turn;
 pub mod vdso;
 
 pub use heartbeat::Heartbeat;
