@@ -12,6 +12,7 @@ use crate::base::Percent;
 use crate::base::unit::say;
 use crate::fault::Aim as Kind;
 use crate::file::{Key, Mistakes, Place, Placed};
+use crate::host::container::Which;
 use crate::host::target::{Pick, Selector};
 
 /// A step of a ramp is an injection and an undo, and should be longer than both.
@@ -306,11 +307,11 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
 /// Whether a selector finds what a kind hurts.
 fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let selector = &aim.target.selector;
-    let place = matches!(selector, Selector::Path(_));
+    let place = matches!(selector, Selector::Path(_) | Selector::Inside(..));
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
     let (wrong, remedy) = match harm.aim {
         Kind::Process if place || endpoint => {
-            (true, "find processes by service, pid_file, exe, cmdline, listen, cgroup or uid")
+            (true, "find processes by service, container, pid_file, exe, cmdline, listen, cgroup or uid")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
@@ -439,6 +440,8 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
                     | Selector::Address(..)
                     | Selector::Port(_)
                     | Selector::Path(_)
+                    | Selector::Container(Which::Named(_))
+                    | Selector::Inside(Which::Named(_), _)
             )
     };
     let from = match (&earlier.from, &later.from) {
@@ -512,7 +515,11 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
                 "every process of root is the whole machine, and brownout with it",
                 "find the processes by `exe`, `cgroup` or `listen`",
             ),
-            Selector::Uid(_) | Selector::Exe(_) | Selector::Cmdline(_) | Selector::Cgroup(_)
+            Selector::Uid(_)
+            | Selector::Exe(_)
+            | Selector::Cmdline(_)
+            | Selector::Cgroup(_)
+            | Selector::Container(Which::Labelled(_))
                 if all && limits.max_targets.is_none() =>
             {
                 mistakes.error(
