@@ -132,3 +132,38 @@ fn recover_tells_programs_too() {
     assert_eq!(told["runs"], serde_json::json!([]));
     assert!(!socket.exists(), "a socket without a log is swept away");
 }
+
+#[test]
+fn an_ordinary_user_hurts_traffic_in_a_network_of_its_own() {
+    let world = World::new();
+    let file = world.folder.path().join("slow.toml");
+    let library =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/network/slow-redis.toml");
+    std::fs::copy(library, &file).unwrap();
+    std::fs::set_permissions(world.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .unwrap();
+    let nobody = |more: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_brownout"))
+            .arg("run")
+            .arg(&file)
+            .args(["--yes", "--seed", "1"])
+            .args(more);
+        command.env("BROWNOUT_STATE", world.folder.path().join("own"));
+        command.env("BROWNOUT_RUNS", world.folder.path().join("runs"));
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let ran = nobody(&["--own-network"]);
+    let told = said(&ran);
+    if told.contains("no network of our own") || told.contains("ermission denied") {
+        return support::skip(&format!("an ordinary user gets no network of its own here: {told}"));
+    }
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    assert!(told.contains("asked 30 ms"), "the delay took hold: {told}");
+
+    let refused = nobody(&[]);
+    assert_ne!(refused.status.code(), Some(0), "{}", said(&refused));
+    assert!(said(&refused).contains("CAP_NET_ADMIN"), "{}", said(&refused));
+}

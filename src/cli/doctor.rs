@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Exit;
 use super::elsewhere::{other_state, owed_in};
 use crate::fault::AnyFault;
-use crate::fault::ability::{Ability, Extent, services};
+use crate::fault::ability::{Ability, Extent, containers, services};
 use crate::hands::namespace;
 use crate::host::rights::{Rights, kernel, setting};
 use crate::host::user::User;
@@ -90,9 +90,11 @@ fn examine(state: PathBuf) -> Findings {
     let named = |(name, ability)| Named { name, ability };
     let network = match namespace::attempt() {
         Ok(namespace::Way::Root) => {
-            Ability::yes("one of our own, with the rights of root", Some(Tier::Kernel))
+            Ability::yes("one of our own, with the rights of root (`run --own-network`)", Some(Tier::Kernel))
         }
-        Ok(namespace::Way::User) => Ability::yes("one of our own, in a user namespace", Some(Tier::Kernel)),
+        Ok(namespace::Way::User) => {
+            Ability::yes("one of our own, in a user namespace (`run --own-network`)", Some(Tier::Kernel))
+        }
         Err(why) => Ability::no(
             format!("{}: {}", why.step, why.why),
             why.remedy.unwrap_or_else(|| "run as root, outside a container".to_owned()),
@@ -110,7 +112,10 @@ fn examine(state: PathBuf) -> Findings {
         kernel: kernel(),
         user: name.map_or_else(|| format!("user {}", rights.uid), |name| format!("{name} ({})", rights.uid)),
         faults: AnyFault::abilities(&rights).into_iter().map(named).collect(),
-        ground: [("services", services(&rights)), ("network", network)].into_iter().map(named).collect(),
+        ground: [("services", services(&rights)), ("network", network), ("containers", containers(None))]
+            .into_iter()
+            .map(named)
+            .collect(),
         settings: SETTINGS.map(|name| (name, setting(name))).to_vec(),
         state_trouble: rights.can_write().err().map(|why| format!("{}: {why}", rights.place.display())),
         state,

@@ -23,6 +23,8 @@ mod watchdog;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::hands::namespace;
+
 /// What the process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -177,6 +179,15 @@ pub fn main() -> Exit {
         Command::Balloon(balloon) => return balloon.run(),
         other => other,
     };
+    let own_network = match &command {
+        Command::Run(run) => run.own_network,
+        Command::Plan(plan) => plan.own_network,
+        _ => false,
+    };
+    if own_network && let Err(why) = namespace::enter() {
+        eprintln!("error: {why}\nnothing was touched");
+        return Exit::Refused;
+    }
     let stage = matches!(command, Command::Demo(_)).then(demo::stage);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

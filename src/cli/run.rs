@@ -15,6 +15,10 @@ pub(super) struct Run {
     /// Show the plan, touch nothing
     #[arg(long = "dry-run")]
     only_plan: bool,
+    /// In a network of its own, where only the experiment's own services are: nobody else is met, and an ordinary user,
+    /// too, may hurt traffic there
+    #[arg(long)]
+    pub(super) own_network: bool,
     #[command(flatten)]
     how: How,
 }
@@ -26,6 +30,9 @@ pub(super) struct ShowPlan {
     /// Draw the same targets as a run with this seed
     #[arg(long)]
     seed: Option<u64>,
+    /// As it would be in a network of its own
+    #[arg(long)]
+    pub(super) own_network: bool,
     /// What standard output gets
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,

@@ -7,9 +7,10 @@ use super::services::Services;
 use crate::base::{Dice, RunId};
 use crate::experiment::Experiment;
 use crate::experiment::model::{BlastRadius, Fault, Limit};
-use crate::fault::{Refusal, Site};
+use crate::fault::{Aim, Refusal, Site};
 use crate::hands::Heartbeat;
-use crate::host::process::Identity;
+use crate::host::guarded::{self, CameBy};
+use crate::host::process::{Identity, Process};
 use crate::host::target::{self, Endpoint, Found, NotFound, Pick, Selector, Target};
 
 /// What a file means that does not say how many.
@@ -43,9 +44,8 @@ impl World {
         let decision = fault.pick_of(nth);
         let find = |target: &Option<Target>, decision: &str| -> Result<Option<Found>, Refusal> {
             let Some(target) = target else { return Ok(None) };
-            let found = self
-                .find(target, decision)
-                .map_err(|NotFound { why, remedy }| refuse(why, &remedy))?;
+            let found =
+                self.find(target, decision).map_err(|NotFound { why, remedy }| refuse(why, &remedy))?;
             allowed(&self.experiment.blast_radius, target, &found, self)
                 .map_err(|why| refuse(why, "change [blast_radius], or the target"))?;
             Ok(Some(found))
@@ -70,6 +70,13 @@ impl World {
             return Err(refuse(why, "pick fewer, or raise it"));
         }
         let from = find(&fault.from, &format!("{decision}.from"))?;
+        if let (Some(asked), Some(found)) = (&fault.target, &target)
+            && fault.harm.aim() == Aim::Traffic
+        {
+            spares_us(&self.experiment.blast_radius, asked, found, from.as_ref()).map_err(|why| {
+                refuse(why, "narrow it by an address or by `from`, or name it in [blast_radius] `also`, such as \"port 22\"")
+            })?;
+        }
         Ok(Site {
             run: self.run,
             fault: fault.name_of(nth),
@@ -104,24 +111,68 @@ impl World {
     /// # Errors
     /// When a pid file cannot be read, or a container cannot be had.
     pub fn find(&self, target: &Target, decision: &str) -> Result<Found, NotFound> {
-        match &target.selector {
-            Selector::Service(name) => {
-                let mut found = Found { said: format!("service {name}"), ..Found::default() };
-                // A service is one target, whatever it consists of: unless said otherwise, all of it.
-                let pick = if target.pick == ONE { Pick::All } else { target.pick };
-                found.processes = target::pick(self.services.members(name), pick, &self.dice, decision);
-                found.endpoints = self.services.endpoints(name);
-                Ok(found)
-            }
-            _ => target::find(target, &self.dice, decision),
+        if let Selector::Service(name) = &target.selector {
+            let mut found = Found { said: format!("service {name}"), ..Found::default() };
+            // A service is one target, whatever it consists of: unless said otherwise, all of it.
+            let pick = if target.pick == ONE { Pick::All } else { target.pick };
+            found.processes = target::pick(self.services.members(name), pick, &self.dice, decision);
+            found.endpoints = self.services.endpoints(name);
+            return Ok(found);
         }
+        let also = self.also(&target.host)?;
+        let left_alone = |process: &Process| match guarded::guarded(process.identity().pid) {
+            Some(why) if !also.contains(process.identity()) => Some(why),
+            _ => None,
+        };
+        target::find(target, &self.dice, decision, &left_alone)
+    }
+
+    /// The processes that may be hurt although a host cannot do without them.
+    fn also(&self, host: &str) -> Result<Vec<Identity>, NotFound> {
+        let mut also = Vec::new();
+        for limit in self.experiment.blast_radius.also.iter().filter(|limit| limit.is_on(host)) {
+            let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: host.to_owned() };
+            let found = target::find(&whole, &self.dice, "also", &|_| None)?;
+            also.extend(found.processes.iter().map(|process| process.identity().clone()));
+        }
+        Ok(also)
+    }
+}
+
+/// Whether a network fault spares the connections by which we came to this host; why not, if not.
+fn spares_us(
+    radius: &BlastRadius,
+    target: &Target,
+    found: &Found,
+    from: Option<&Found>,
+) -> Result<(), String> {
+    // Processes that it is narrowed to are none of ours: who leads to us is never found.
+    if from.is_some_and(|from| !from.processes.is_empty()) {
+        return Ok(());
+    }
+    let meets = |found: &Found, came: &CameBy| found.endpoints.iter().any(|endpoint| came.meets(endpoint));
+    let agreed = |came: &CameBy| {
+        radius.also.iter().filter(|limit| limit.is_on(&target.host)).any(|limit| match limit.selector {
+            Selector::Port(port) => port == came.ours.port() || port == came.theirs.port(),
+            Selector::Address(address, port) => came.meets(&Endpoint { address: Some(address), port }),
+            _ => false,
+        })
+    };
+    let hit = guarded::came_by()
+        .into_iter()
+        .find(|came| meets(found, came) && from.is_none_or(|from| meets(from, came)) && !agreed(came));
+    match hit {
+        Some(CameBy { theirs, ours }) => {
+            Err(format!("{} is the ssh connection you came by, from {theirs} to {ours}", found.said))
+        }
+        None => Ok(()),
     }
 }
 
 /// Whether a target lies within the blast radius; why not, if not. Processes are compared one by one, with
 /// all that the limits name; endpoints and places by what they are.
 fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) -> Result<(), String> {
-    let on_its_host = |limit: &&Limit| limit.host.as_ref().is_none_or(|host| *host == target.host);
+    let on_its_host = |limit: &&Limit| limit.is_on(&target.host);
     let names = |limit: &Limit| -> Result<Named, String> {
         let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: target.host.clone() };
         let found = world.find(&whole, "limit").map_err(|why| why.why)?;

@@ -267,6 +267,7 @@ pub(super) fn blast_radius(
     BlastRadius {
         only: limits(&table.only),
         never: limits(&table.never),
+        also: limits(&table.also),
         max_targets: table.max_targets.as_ref().and_then(|most| most.value).map(|most| most.0),
         window: table.window.clone(),
         confirm: table.confirm.clone(),

@@ -312,12 +312,22 @@ pub struct BlastRadius {
     pub only: Vec<Limit>,
     /// Never these.
     pub never: Vec<Limit>,
+    /// These too, although a host cannot do without them.
+    pub also: Vec<Limit>,
     /// At most so many targets.
     pub max_targets: Option<u32>,
     /// Only at these times.
     pub window: Option<Window>,
     /// The word a person types before anything is hurt.
     pub confirm: Option<String>,
+}
+
+impl Limit {
+    /// Whether it counts on this host.
+    #[must_use]
+    pub fn is_on(&self, host: &str) -> bool {
+        self.host.as_ref().is_none_or(|own| own == host)
+    }
 }
 
 /// Somebody named by a limit of the blast radius.

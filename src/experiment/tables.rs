@@ -294,6 +294,9 @@ crate::kind! {
         only: Vec<Placed<String>> = "[]",
         /// Never these.
         never: Vec<Placed<String>> = "[]",
+        /// These too, although a host cannot do without them: the ssh daemon and the ssh connection you came by, the
+        /// init system, container runtimes.
+        also: Vec<Placed<String>> = "[]",
         /// At most so many targets.
         max_targets: Placed<Some1> = optional,
         /// Only at these times: `"Mon-Thu 10:00-16:00 Europe/Berlin"`; UTC when no place is named.
@@ -480,13 +483,13 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
     let mut fields = Timing::fields();
     fields.retain(|field| match field.name {
-        "target" => matches!(aim, Aim::Process | Aim::Place),
+        "target" => aim.is_process() || aim == Aim::Place,
         "to" | "from" => aim == Aim::Traffic,
         _ => true,
     });
     for field in &mut fields {
         field.required |= (field.name == "for" && lasting && AnyFault::lasts_by_fields(kind) != Some(true))
-            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place))
+            || (field.name == "target" && (aim.is_process() || aim == Aim::Place))
             || (field.name == "to" && aim == Aim::Traffic);
     }
     fields

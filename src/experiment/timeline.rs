@@ -267,7 +267,7 @@ fn in_steps(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
-        Kind::Process | Kind::Place => &["target"],
+        Kind::Process | Kind::Container | Kind::Place => &["target"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
     };
@@ -286,7 +286,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         fits(harm, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Place => (read(&timing.target), None),
+        Kind::Process | Kind::Container | Kind::Place => (read(&timing.target), None),
         Kind::Traffic => (read(&timing.to), read(&timing.from)),
         Kind::Nothing => (None, None),
     };
@@ -294,8 +294,11 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     if let Some(first) = taken.first()
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
-        let example =
-            if harm.aim == Kind::Place { "{ path = \"/var/lib/app\" }" } else { "{ service = \"redis\" }" };
+        let example = match harm.aim {
+            Kind::Place => "{ path = \"/var/lib/app\" }",
+            Kind::Container => "{ container = \"web\" }",
+            _ => "{ service = \"redis\" }",
+        };
         mistakes.error(
             harm.place,
             format!("whom `{}` hurts is not said", harm.kind),
@@ -314,12 +317,16 @@ fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
             (true, "find processes by service, container, pid_file, exe, cmdline, listen, cgroup or uid")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
+        Kind::Container if !matches!(selector, Selector::Container(_)) => {
+            (true, "such as { container = \"web\" }")
+        }
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
         _ => (false, ""),
     };
     if wrong {
         let hurts = match harm.aim {
             Kind::Process => "processes",
+            Kind::Container => "containers",
             Kind::Traffic => "traffic",
             Kind::Place | Kind::Nothing => "a directory",
         };
@@ -464,7 +471,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
         } else {
             mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
         }
-    } else if earlier.kind != later.kind && later.aim == Kind::Process && earlier.aim == Kind::Process {
+    } else if earlier.kind != later.kind && later.aim.is_process() && earlier.aim.is_process() {
         mistakes.warn(
             later.place,
             format!(
@@ -493,7 +500,7 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
             }
         }
         let Some(aim) = &harm.target else { continue };
-        if harm.aim != Kind::Process {
+        if !harm.aim.is_process() {
             continue;
         }
         let all = match aim.target.pick {

@@ -3,6 +3,7 @@
 
 pub mod ability;
 mod beneath;
+mod container;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -84,10 +85,14 @@ impl Site {
     }
 
     fn some_processes(&self) -> Result<(), Refusal> {
-        if self.target.processes.is_empty() {
-            return Err(self.refuse("no process fits its target".to_owned(), "is the service running?"));
+        match (self.target.processes.as_slice(), self.target.left_alone.as_slice()) {
+            ([], []) => Err(self.refuse("no process fits its target".to_owned(), "is the service running?")),
+            ([], left) => Err(self.refuse(
+                format!("nobody fits its target but whom a host cannot do without ({})", left.join("; ")),
+                "name another target, or name them in [blast_radius] `also`",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The place to fill, and the device its file system is on.
@@ -217,12 +222,22 @@ impl Drop for Held {
 pub enum Aim {
     /// Processes: `target`.
     Process,
+    /// Containers: `target = { container = ... }`.
+    Container,
     /// Traffic: `to`, and optionally `from`.
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
     /// Its own fields say it all.
     Nothing,
+}
+
+impl Aim {
+    /// Whether processes are hurt, which are found by `target` and counted.
+    #[must_use]
+    pub fn is_process(self) -> bool {
+        matches!(self, Self::Process | Self::Container)
+    }
 }
 
 /// One kind of harm: the struct read from the file.
@@ -398,6 +413,12 @@ macro_rules! kinds {
                 None
             }
 
+            /// What this one is aimed at.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(_) => <$fault as Fault>::AIM,)* }
+            }
+
             /// Whether a kind lasts until undone; `None` for an unknown kind.
             #[must_use]
             pub fn lasts(kind: &str) -> Option<bool> {
@@ -515,6 +536,7 @@ macro_rules! kinds {
 kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
+    Container: container::Container, container::Contained;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Cpu: cpu::Cpu, cpu::Burning;

@@ -104,6 +104,8 @@ pub struct Found {
     pub place: Option<PathBuf>,
     /// The containers drawn, when containers were asked for.
     pub containers: Vec<Container>,
+    /// Who fits and is left alone, in a few words each.
+    pub left_alone: Vec<String>,
 }
 
 impl Found {
@@ -208,11 +210,16 @@ impl From<Trouble> for NotFound {
 }
 
 /// Finds a target on this host. A service of the experiment is found by whoever started it: here it has
-/// no processes.
+/// no processes. `guarded` says why a process is left alone, if it is.
 ///
 /// # Errors
 /// When a pid file cannot be read, or a container cannot be had.
-pub fn find(target: &Target, dice: &Dice, decision: &str) -> Result<Found, NotFound> {
+pub fn find(
+    target: &Target,
+    dice: &Dice,
+    decision: &str,
+    guarded: &dyn Fn(&Process) -> Option<&'static str>,
+) -> Result<Found, NotFound> {
     let mut found = Found { said: target.selector.to_string(), ..Found::default() };
     match &target.selector {
         Selector::Address(address, port) => {
@@ -240,7 +247,16 @@ pub fn find(target: &Target, dice: &Dice, decision: &str) -> Result<Found, NotFo
                     why: format!("{}: {why}", target.selector),
                     remedy: "is the target there?".to_owned(),
                 })?;
-                found.processes = pick(all, target.pick, dice, decision);
+                let mut fit = Vec::new();
+                for process in all {
+                    match guarded(&process) {
+                        None => fit.push(process),
+                        Some(why) => {
+                            found.left_alone.push(format!("process {}: {why}", process.identity().pid));
+                        }
+                    }
+                }
+                found.processes = pick(fit, target.pick, dice, decision);
                 found.endpoints = listening(&found.pids());
             }
         }

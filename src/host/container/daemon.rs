@@ -168,7 +168,7 @@ impl Daemon {
         let Inspected { state, host_config } = self.read(status, &body)?;
         let policy = host_config.restart_policy.unwrap_or_default().name;
         Ok(Some(Standing {
-            running: state.running,
+            running: state.running || state.paused, // podman counts a paused one as not running.
             paused: state.paused,
             pid: state.pid,
             exit_code: state.exit_code,

@@ -193,7 +193,10 @@ impl Container {
         if !belongs(self.pid, &self.id) {
             return Err(Trouble::new(
                 format!("process {} here is none of container {}", self.pid, self.name),
-                format!("brownout must see the processes that {} sees: run it outside, or with `--pid=host`", self.runtime),
+                format!(
+                    "brownout must see the processes that {} sees: run it outside, or with `--pid=host`",
+                    self.runtime
+                ),
             ));
         }
         let theirs = Inside::of(self.pid);
@@ -219,7 +222,6 @@ impl Container {
         }
     }
 
-
     /// A directory of it, as seen from here. Its path must not lead over a symbolic link: that would be followed in
     /// our own file system.
     ///
@@ -244,7 +246,8 @@ impl Container {
             let entry = fs::symlink_metadata(&place)
                 .map_err(|why| Trouble::new(format!("{here}: {why}"), "name a directory that is there"))?;
             if entry.is_symlink() {
-                let remedy = format!("name what it leads to: `readlink -f {}` in it says", inside().display());
+                let remedy =
+                    format!("name what it leads to: `readlink -f {}` in it says", inside().display());
                 return Err(Trouble::new(format!("{here} is a symbolic link"), remedy));
             }
             if !entry.is_dir() {
@@ -289,7 +292,8 @@ impl Inside {
         let path_of = |wanted: &dyn Fn(&str) -> bool| {
             text.lines().find_map(|line| {
                 let (hierarchy, path) = split(line)?;
-                (wanted(hierarchy) && path != "/").then(|| Self::Cgroup(hierarchy.to_owned(), path.to_owned()))
+                (wanted(hierarchy) && path != "/")
+                    .then(|| Self::Cgroup(hierarchy.to_owned(), path.to_owned()))
             })
         };
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -309,9 +313,9 @@ impl Inside {
                 let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                 text.lines().filter_map(split).any(|(theirs, path)| {
                     theirs == hierarchy
-                        && path.strip_prefix(root.as_str()).is_some_and(|rest| {
-                            rest.is_empty() || rest.starts_with('/')
-                        })
+                        && path
+                            .strip_prefix(root.as_str())
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 })
             }
             Self::Namespace(wanted) => {
@@ -388,7 +392,9 @@ pub fn find(which: &Which) -> Result<Vec<Container>, Trouble> {
         }
         Ok(())
     })
-    .unwrap_or_else(|| Err(Trouble::new("no thread to ask the runtimes from", "raise the limit on threads")))?;
+    .unwrap_or_else(|| {
+        Err(Trouble::new("no thread to ask the runtimes from", "raise the limit on threads"))
+    })?;
     Ok(found)
 }
 
@@ -417,7 +423,10 @@ impl Survey {
             Which::Labelled(labels) => {
                 let bears = |container: &&Container| {
                     labels.iter().all(|(key, value)| {
-                        container.labels.get(key).is_some_and(|there| value.as_ref().is_none_or(|v| v == there))
+                        container
+                            .labels
+                            .get(key)
+                            .is_some_and(|there| value.as_ref().is_none_or(|v| v == there))
                     })
                 };
                 self.containers.iter().filter(bears).collect()
@@ -430,8 +439,11 @@ impl Survey {
         if one {
             first.runs()?;
         }
-        let mut found: Vec<Container> =
-            fitting.into_iter().filter(|one| one.state == State::Running && !one.is_protected()).cloned().collect();
+        let mut found: Vec<Container> = fitting
+            .into_iter()
+            .filter(|one| one.state == State::Running && !one.is_protected())
+            .cloned()
+            .collect();
         if found.is_empty() {
             return Err(if first.is_protected() {
                 Trouble::new(
@@ -462,9 +474,9 @@ impl Survey {
                 [] => {}
                 [_] => return Ok(found),
                 several => {
-                    let all = several.iter().map(|one| {
-                        format!("{} ({} of {})", short(&one.id), one.name, one.runtime)
-                    });
+                    let all = several
+                        .iter()
+                        .map(|one| format!("{} ({} of {})", short(&one.id), one.name, one.runtime));
                     return Err(Trouble::new(
                         format!("`{wanted}` may be any of {}", all.collect::<Vec<_>>().join(", ")),
                         "say more of the id of the one you mean",
@@ -473,7 +485,8 @@ impl Survey {
             }
         }
         let found = fitting(&|one| one.service().is_some_and(|service| service == wanted));
-        let project = |one: &&Container| one.labels.get("com.docker.compose.project").cloned().unwrap_or_default();
+        let project =
+            |one: &&Container| one.labels.get("com.docker.compose.project").cloned().unwrap_or_default();
         let projects: BTreeSet<String> = found.iter().map(project).collect();
         if projects.len() > 1 {
             let projects = projects.into_iter().collect::<Vec<_>>().join(", ");
@@ -491,7 +504,10 @@ impl Survey {
             Which::Labelled(_) => format!("no container bears the {which}"),
         };
         if let Some(trouble) = self.troubles.first() {
-            return Trouble::new(format!("{why} where we could look, and {}", trouble.why), trouble.remedy.clone());
+            return Trouble::new(
+                format!("{why} where we could look, and {}", trouble.why),
+                trouble.remedy.clone(),
+            );
         }
         if self.daemons.is_empty() && self.containers.is_empty() {
             return Trouble::new(
@@ -521,24 +537,36 @@ impl Survey {
     }
 }
 
-/// What runtimes are here, a sentence each.
+/// What runtimes are here.
+#[derive(Debug, Default)]
+pub struct Runtimes {
+    /// The daemons that answer, a few words each.
+    pub daemons: Vec<String>,
+    /// Those whose records can be read, a few words each.
+    pub records: Vec<String>,
+    /// What stood in the way.
+    pub troubles: Vec<Trouble>,
+}
+
+/// Looks what runtimes are here. Blocks for as long as they take to answer.
 #[must_use]
-pub fn runtimes() -> (Vec<String>, Vec<Trouble>) {
+pub fn runtimes() -> Runtimes {
     let survey = survey();
-    let mut said: Vec<String> = Vec::new();
+    let (mut daemons, mut records) = (Vec::new(), Vec::new());
     for daemon in &survey.daemons {
-        let count = survey.containers.iter().filter(|one| one.runtime == Runtime::Daemon(daemon.clone())).count();
+        let count =
+            survey.containers.iter().filter(|one| one.runtime == Runtime::Daemon(daemon.clone())).count();
         let version = waiting(daemon.version()).and_then(Result::ok).unwrap_or_default();
-        said.push(format!("{} {version} ({count} at {})", daemon.brand, daemon.socket.display()));
+        daemons.push(format!("{} {version}: {count}", daemon.brand));
     }
     for keeper in [Keeper::Containerd, Keeper::Crun, Keeper::Runc] {
         let runtime = Runtime::Records(keeper);
         let count = survey.containers.iter().filter(|one| one.runtime == runtime).count();
         if count > 0 {
-            said.push(format!("{runtime} ({count}, by its records)"));
+            records.push(format!("{runtime}: {count}"));
         }
     }
-    (said, survey.troubles)
+    Runtimes { daemons, records, troubles: survey.troubles }
 }
 
 #[cfg(test)]
@@ -602,14 +630,23 @@ mod tests {
             ("api", "x-api-1 x-api-2"),
             ("label app", "cache"),
             ("label app=cache,tier=back", "cache"),
-            ("label app=cache,tier=front", "no container bears the label app=cache,tier=front; there are: api, cache, db, f0, shop-7f/web, x-api-1, x-api-2"),
-            ("dd", "`dd` may be any of dd44 (x-api-2 of Docker), dd33 (x-api-1 of Docker); say more of the id of the one you mean"),
+            (
+                "label app=cache,tier=front",
+                "no container bears the label app=cache,tier=front; there are: api, cache, db, f0, shop-7f/web, x-api-1, x-api-2",
+            ),
+            (
+                "dd",
+                "`dd` may be any of dd44 (x-api-2 of Docker), dd33 (x-api-1 of Docker); say more of the id of the one you mean",
+            ),
             ("cahce", "there is no container `cahce`; did you mean `cache`?"),
             ("q", "there is no container `q`; there are: api, cache, db, f0, shop-7f/web, x-api-1, x-api-2"),
         ] {
             assert_eq!(chosen(&all, wanted), found, "{wanted}");
         }
-        let two = survey(vec![container("x-api-1", "dd33", &service("x")), container("y-api-1", "ee", &service("y"))]);
+        let two = survey(vec![
+            container("x-api-1", "dd33", &service("x")),
+            container("y-api-1", "ee", &service("y")),
+        ]);
         assert_eq!(
             chosen(&two, "api"),
             "there is a compose service `api` in each of the projects x, y; say `label com.docker.compose.project=PROJECT,com.docker.compose.service=api`"
@@ -628,7 +665,10 @@ mod tests {
         for (wanted, found) in [
             ("a", "container a is paused; first do `docker unpause a`"),
             ("b", "container b does not run (it is exited); first do `docker start b`"),
-            ("c", "container c bears the label brownout.protect=true; aim at another one, or make it again without that label"),
+            (
+                "c",
+                "container c bears the label brownout.protect=true; aim at another one, or make it again without that label",
+            ),
             ("label app=x", "none of the containers of `label app=x` runs; start one first"),
         ] {
             assert_eq!(chosen(&all, wanted), found, "{wanted}");

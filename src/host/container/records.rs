@@ -52,7 +52,8 @@ fn container(keeper: Keeper, folder: &Path) -> Option<Container> {
         Keeper::Runc => {
             let state = json("state.json")?;
             let labels = state["config"]["labels"].as_array();
-            let bundle = labels.into_iter().flatten().find_map(|label| label.as_str()?.strip_prefix("bundle="));
+            let bundle =
+                labels.into_iter().flatten().find_map(|label| label.as_str()?.strip_prefix("bundle="));
             (state["init_process_pid"].as_i64()?, bundle.map(PathBuf::from))
         }
     };
@@ -107,7 +108,10 @@ mod tests {
         write(&format!("{tasks}/gone/init.pid"), "2147483647");
         write(&format!("{tasks}/torn/init.pid"), "");
         write("user/1000/crun/bbb2/status", &format!(r#"{{"pid": {us}, "bundle": "/nowhere"}}"#));
-        write("runc/ccc3/state.json", &format!(r#"{{"init_process_pid": {us}, "config": {{"labels": ["bundle=/nowhere"]}}}}"#));
+        write(
+            "runc/ccc3/state.json",
+            &format!(r#"{{"init_process_pid": {us}, "config": {{"labels": ["bundle=/nowhere"]}}}}"#),
+        );
         write("runc/ddd4/state.json", "{");
         let found: Vec<(String, String)> =
             containers(run.path()).into_iter().map(|one| (one.id, one.name)).collect();
