@@ -112,7 +112,7 @@ fn examine(state: PathBuf) -> Findings {
         kernel: kernel(),
         user: name.map_or_else(|| format!("user {}", rights.uid), |name| format!("{name} ({})", rights.uid)),
         faults: AnyFault::abilities(&rights).into_iter().map(named).collect(),
-        ground: [("services", services(&rights)), ("network", network), ("containers", containers(None))]
+        ground: [("services", services(&rights)), ("network", network), ("containers", containers(Some(Tier::Watchdog)))]
             .into_iter()
             .map(named)
             .collect(),
