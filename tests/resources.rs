@@ -441,6 +441,63 @@ fn a_quota_is_gone_whichever_way_the_runner_dies() {
 /// Starts threads until it cannot, says how many it could, and ends them.
 const THREADS: &str = "end,started=threading.Event(),[]\ntry:\n  while len(started)<20:\n    t=threading.Thread(target=end.wait); t.start(); started.append(t)\nexcept RuntimeError: pass\nprint(len(started),flush=True)\nend.set()\nfor t in started: t.join()";
 
+/// A Python that says how far its time of day is from ours, in seconds, when it is asked.
+struct Teller {
+    python: Owned,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Teller {
+    fn start() -> Self {
+        let tell = "import sys,time\nprint('here',flush=True)\nfor line in sys.stdin: print(time.time()-float(line),flush=True)";
+        let mut python = Owned::start(
+            Command::new("python3").args(["-c", tell]).stdin(Stdio::piped()).stdout(Stdio::piped()),
+        );
+        let mut answers = BufReader::new(python.0.stdout.take().unwrap());
+        answers.read_line(&mut String::new()).unwrap();
+        Self { python, answers }
+    }
+
+    fn ahead(&mut self) -> f64 {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        writeln!(self.python.0.stdin.as_mut().unwrap(), "{now}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    /// Its number, in a file of its own.
+    fn pid_file(&self, world: &World) -> String {
+        let file = world.folder.path().join("teller.pid");
+        std::fs::write(&file, self.python.pid().to_string()).unwrap();
+        file.display().to_string()
+    }
+}
+
+#[test]
+fn the_true_time_is_told_again_whichever_way_the_runner_dies() {
+    let files = World::new();
+    let teller = std::cell::RefCell::new(Teller::start());
+    let file = teller.borrow().pid_file(&files);
+    gone_whichever_way_it_dies("clock", &["offset=1h", "--pid-file", &file], Last::Recover, |_| {
+        teller.borrow_mut().ahead() > 1800.0
+    });
+}
+
+#[test]
+fn a_clock_is_set_back_drifts_and_is_right_again_and_the_figures_say_so() {
+    let (world, mut teller) = (World::new(), Teller::start());
+    let file = teller.pid_file(&world);
+    let said = figures("clock", "500ms", &["offset=-1d", "--pid-file", &file]);
+    assert!(said.contains("asked 1 d behind, 1 of 1 processes are told 1 d behind"), "{said}");
+    assert!(said.contains("not named: 0 processes are told another time"), "{said}");
+    let said = figures("clock", "500ms", &["drift=50%", "--pid-file", &file]);
+    assert!(said.contains("gaining 500 ms each second"), "{said}");
+    assert!(teller.ahead().abs() < 5.0, "it is right again");
+    refused("clock", &["--pid-file", &file], &["its clock would stay right"]);
+    refused("clock", &["offset=-9d", "drift=-5%", "--exe", "no-such-program"], &["no process fits"]);
+}
+
 #[test]
 fn a_process_can_start_few_threads_until_its_limit_is_gone() {
     let mut target = Target::start(THREADS);

@@ -112,10 +112,14 @@ fn examine(state: PathBuf) -> Findings {
         kernel: kernel(),
         user: name.map_or_else(|| format!("user {}", rights.uid), |name| format!("{name} ({})", rights.uid)),
         faults: AnyFault::abilities(&rights).into_iter().map(named).collect(),
-        ground: [("services", services(&rights)), ("network", network), ("containers", containers(Some(Tier::Watchdog)))]
-            .into_iter()
-            .map(named)
-            .collect(),
+        ground: [
+            ("services", services(&rights)),
+            ("network", network),
+            ("containers", containers(Some(Tier::Watchdog))),
+        ]
+        .into_iter()
+        .map(named)
+        .collect(),
         settings: SETTINGS.map(|name| (name, setting(name))).to_vec(),
         state_trouble: rights.can_write().err().map(|why| format!("{}: {why}", rights.place.display())),
         state,

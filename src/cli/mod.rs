@@ -13,6 +13,7 @@ mod init;
 mod inject;
 mod launch;
 mod plan;
+mod probe;
 mod prose;
 mod recover;
 mod run;
@@ -90,7 +91,7 @@ struct Arguments {
 /// The commands as they are listed, by what one wants to do.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Begin here", &["demo", "init", "explain", "doctor"]),
-    ("Experiment", &["check", "plan", "run", "inject"]),
+    ("Experiment", &["probe", "check", "plan", "run", "inject"]),
     ("While one runs, from another terminal", &["go", "halt", "note"]),
     ("After a crash", &["recover"]),
     ("For editors and shells", &["schema", "completions"]),
@@ -129,6 +130,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show what this machine and your rights can do
     Doctor(doctor::Doctor),
+    /// Look once, or for a while, and show what each part of a look took
+    Probe(probe::Probe),
     /// Find every mistake in experiment files; touch nothing
     Check(check::Check),
     /// Show what would be hurt, how, and who undoes it; touch nothing
@@ -205,6 +208,7 @@ pub fn main() -> Exit {
             Command::Run(run) => run.run().await,
             Command::Plan(plan) => plan.run().await,
             Command::Check(check) => check.run(),
+            Command::Probe(probe) => probe.run().await,
             Command::Inject(inject) => inject.run().await,
             Command::Schema(schema) => schema.run(),
             Command::Halt(halt) => halt.run(),

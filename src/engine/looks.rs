@@ -19,7 +19,8 @@ pub(super) type Probers = Vec<Arc<AnyProber>>;
 /// Makes all probers: reads files, touches nothing.
 pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
     let prober = |probe: &Probe| {
-        let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
+        let setting =
+            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
         let named = |why| RunError::Probe { probe: probe.name.clone(), why };
         probe.look.prober(&setting).map(Arc::new).map_err(named)
     };
@@ -99,7 +100,8 @@ pub(super) fn filled(
             .sum()
     };
     let filled = |probe: &Probe| {
-        let setting = Setting { directory: experiment.directory.clone(), timeout: probe.timeout };
+        let setting =
+            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
         probe.late.as_ref()?.look(all)?.prober(&setting).ok().map(Arc::new)
     };
     let with = |(probe, prober): (&Probe, &Arc<AnyProber>)| filled(probe).unwrap_or_else(|| prober.clone());

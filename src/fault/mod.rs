@@ -3,6 +3,7 @@
 
 pub mod ability;
 mod beneath;
+mod clock;
 mod container;
 mod cpu;
 mod disk_fill;
@@ -12,11 +13,13 @@ mod fenced;
 mod inode_fill;
 mod kill;
 mod latency;
+mod loss;
 mod memory;
 mod pause;
 mod service;
 mod starve;
 mod threads;
+mod traffic;
 
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
@@ -544,8 +547,10 @@ kinds! {
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, starve::Starved;
     Threads: threads::Threads, threads::Confined;
+    Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Loss: loss::Loss, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -130,7 +130,7 @@ fn held_still(target: &Identity, holder: &Identity) -> bool {
 
 /// The process that traces a process, 0 for none. TracerPid names the tracing *thread*
 /// (proc_pid_status(5)); Tgid of that is its process.
-fn tracer_of(pid: i32) -> Option<i32> {
+pub(super) fn tracer_of(pid: i32) -> Option<i32> {
     match status(pid, "TracerPid:")? {
         0 => Some(0),
         thread => status(thread, "Tgid:"),

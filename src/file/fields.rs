@@ -212,6 +212,21 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
+/// Reads one word out of a few, each with what it means.
+pub fn word<T: Copy>(node: &Node, mistakes: &mut Mistakes, words: &[(&str, T)]) -> Option<T> {
+    let known = || words.iter().map(|(word, _)| *word);
+    let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
+    if let Some((_, meant)) = words.iter().find(|(word, _)| *word == said) {
+        return Some(*meant);
+    }
+    let remedy = nearest(said, known()).map_or_else(
+        || format!("use one of: {}", known().collect::<Vec<_>>().join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    mistakes.error(node.place, format!("`{said}` is not known here"), remedy);
+    None
+}
+
 /// `a` or `an`, whichever stands before a word.
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }

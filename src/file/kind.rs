@@ -113,3 +113,21 @@ macro_rules! table {
         }
     };
 }
+
+/// Lets a type stand as one word out of a few, each with its meaning; the literal is what the type is called.
+#[macro_export]
+macro_rules! words {
+    ($type:ty, $name:literal, $($word:literal => $meant:expr),*) => {
+        impl $crate::file::Read for $type {
+            const NAME: &'static str = $name;
+
+            fn read(node: &$crate::file::Node, mistakes: &mut $crate::file::Mistakes) -> Option<Self> {
+                $crate::file::word(node, mistakes, &[$(($word, $meant)),*])
+            }
+
+            fn schema() -> serde_json::Value {
+                serde_json::json!({"enum": [$($word),*]})
+            }
+        }
+    };
+}

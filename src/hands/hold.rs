@@ -1,18 +1,12 @@
 //! Held traffic: rules that lead it to a queue, the queue that holds it, and the lease that ends both.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::Heartbeat;
-use super::queue::{Holding, Judge, Queue, QueueError, Tally};
+use super::lease::Lease;
+use super::queue::{Holding, Judge, Manner, Queue, QueueError, Tally};
+use super::resend;
 use super::rules::{QueueBy, RulesError, Table, Traffic};
-
-/// How often the lease is renewed, and how long whoever decides may be silent before it is not.
-const RENEWAL: Duration = Duration::from_millis(200);
-/// Together with the lease itself (one second) two seconds pass at most.
-const SILENCE: Duration = Duration::from_millis(800);
 
 /// Why traffic cannot be held.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +33,8 @@ pub struct Order<'a> {
     pub by: QueueBy,
     /// Which.
     pub traffic: &'a [Traffic],
-    /// Whether packets fall due in the order in which they come.
-    pub in_turn: bool,
+    /// How they are shown to the judge.
+    pub manner: Manner,
 }
 
 /// Traffic being held. Dropping it ends that without losing a packet.
@@ -57,9 +51,10 @@ impl Hold {
     /// When it cannot; nothing is left then.
     pub fn begin(order: &Order<'_>, judge: Judge, heartbeat: Heartbeat) -> Result<Self, HoldError> {
         // The queue comes first: a rule that leads to no queue lets everything pass.
-        let holding = Queue::bind(order.queue)?.serve(judge, order.in_turn)?;
-        let table = Table::queueing(order.table, order.queue, order.by, order.traffic)?;
-        Ok(Self { holding, lease: Some(Lease::keep(table, heartbeat)?) })
+        let holding = Queue::bind(order.queue)?.serve(judge, order.manner)?;
+        let exempt = order.manner.resends().then(|| resend::mark(order.queue));
+        let table = Table::queueing(order.table, (order.queue, order.by), order.traffic, exempt)?;
+        Ok(Self { holding, lease: Some(Lease::keep(table, heartbeat).map_err(HoldError::Thread)?) })
     }
 
     /// What was held until now.
@@ -79,34 +74,5 @@ impl Drop for Hold {
             let _ = table.clear();
             self.holding.let_pass();
         }
-    }
-}
-
-/// The thread that renews a table's lease. It is not the packets' own: a transaction may wait for other
-/// users of nf_tables, and packets must not.
-#[derive(Debug)]
-struct Lease {
-    end: Sender<()>,
-    thread: JoinHandle<Table>,
-}
-
-impl Lease {
-    fn keep(table: Table, heartbeat: Heartbeat) -> Result<Self, HoldError> {
-        let (end, ended) = channel();
-        let renew = move || {
-            while ended.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                if heartbeat.silence() < SILENCE {
-                    let _ = table.renew(); // If it fails it is tried again before the lease has run out.
-                }
-            }
-            table
-        };
-        let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(renew);
-        Ok(Self { end, thread: thread.map_err(HoldError::Thread)? })
-    }
-
-    fn end(self) -> Option<Table> {
-        let _ = self.end.send(());
-        self.thread.join().ok()
     }
 }

@@ -7,12 +7,15 @@ pub mod fence;
 pub mod flow;
 pub mod heartbeat;
 pub mod hold;
+pub mod lease;
 pub mod namespace;
 pub mod parked;
 pub mod proxy;
 pub mod queue;
+pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod tracer;
+pub mod vdso;
 
 pub use heartbeat::Heartbeat;

@@ -1,8 +1,8 @@
 //! The packet queue: packets wait in the kernel until we say that they may go on (NFQUEUE,
 //! include/uapi/linux/netfilter/nfnetlink_queue.h).
 //!
-//! One thread hears of each packet (its first bytes only), remembers when it is due, and gives it back
-//! then. When we die the kernel drops what we hold, and with `bypass` in the rule everything after
+//! One thread hears of each packet, asks a judge what becomes of it, and says so to the kernel; what is to wait it
+//! gives back when it is due. When we die the kernel drops what we hold, and with `bypass` in the rule everything after
 //! passes; TCP sends again, so connections survive.
 
 use std::cmp::Reverse;
@@ -19,19 +19,22 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
+use super::resend::Resend;
 use super::rules::Hook;
 use crate::base::clock::since_boot;
 use crate::host::netlink::{Attributes, Messages, Socket, attributes, messages};
 
-/// So many bytes of a packet are shown to us: an IPv6 header with extensions and a TCP header.
+/// So many bytes of a packet are shown where its headers are enough: IPv6 with extensions, and TCP.
 const SHOWN: u32 = 128;
+/// So many where all of it is: what one attribute can hold (nfqnl_set_mode, net/netfilter/nfnetlink_queue.c).
+const ALL: u32 = 0xffff - 4;
 /// The kernel holds at most so many packets for us, then lets them pass (NFQA_CFG_F_FAIL_OPEN).
 const MOST_PACKETS: u32 = 65_536;
 /// We hold at most so many bytes, then the oldest packet goes early: the memory is the kernel's.
 const MOST_BYTES: u64 = 256 << 20;
 /// Packets heard of in one system call, and bytes for each: attributes and what is shown of it.
 const BATCH: usize = 64;
-const SLOT: usize = 768;
+const BESIDES: usize = 640;
 /// How many hold times are remembered for the proof that packets are held as asked.
 const REMEMBERED: usize = 1024;
 
@@ -53,21 +56,101 @@ pub struct Packet<'a> {
     pub hook: Hook,
     /// Whether it came over loopback.
     pub loopback: bool,
-    /// Its first bytes, from the IP header on.
+    /// Its bytes from the IP header on, as many as were asked for.
     pub shown: &'a [u8],
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
-/// Says of a packet that came now when it is due; `None` lets it pass at once. Times are since boot.
-pub type Judge = Box<dyn FnMut(&Packet<'_>, Duration) -> Option<Duration> + Send>;
+/// What becomes of a packet. Times are since boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on at once.
+    Pass,
+    /// It goes on then, not before.
+    Hold(Duration),
+    /// It goes no further. No sender hears of it.
+    Drop,
+    /// It goes on, and once more. Needs [`Manner::twice`]; a packet that is not shown whole just passes.
+    Twice,
+    /// Instead of it these bytes go on, IP header included, with whatever checksums they have.
+    Replace(Vec<u8>),
+}
+
+/// Decides what becomes of a packet that came now.
+pub type Judge = Box<dyn FnMut(&Packet<'_>, Duration) -> Fate + Send>;
+
+/// How packets are shown to a judge, and what it promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    bulk: bool,
+    shown: u32,
+    in_turn: bool,
+    twice: bool,
+}
+
+impl Manner {
+    /// Their headers, large segments in one piece: bulk stays bulk. With `in_turn` the judge promises to hold packets
+    /// only, due in the order in which they came, which lets many go with one word.
+    #[must_use]
+    pub fn bulk(in_turn: bool) -> Self {
+        Self { bulk: true, shown: SHOWN, in_turn, twice: false }
+    }
+
+    /// The headers of every packet, cut up as it goes over the wire.
+    #[must_use]
+    pub fn each() -> Self {
+        Self { bulk: false, shown: SHOWN, in_turn: false, twice: false }
+    }
+
+    /// Every packet whole, its checksums finished.
+    #[must_use]
+    pub fn whole() -> Self {
+        Self { shown: ALL, ..Self::each() }
+    }
+
+    /// Every packet whole, so that it can go on twice.
+    #[must_use]
+    pub fn twice() -> Self {
+        Self { twice: true, ..Self::whole() }
+    }
+
+    /// Whether copies are sent, which the rules must let pass.
+    #[must_use]
+    pub fn resends(self) -> bool {
+        self.twice
+    }
+}
 
 /// What the queue has done, for whoever wants proof.
 #[derive(Debug, Default)]
 pub struct Tally {
     held: AtomicU64,
+    dropped: AtomicU64,
+    doubled: AtomicU64,
+    changed: AtomicU64,
     recent: Mutex<VecDeque<Duration>>,
 }
 
 impl Tally {
+    /// How many went no further.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many went on twice.
+    #[must_use]
+    pub fn doubled(&self) -> u64 {
+        self.doubled.load(Ordering::Relaxed)
+    }
+
+    /// How many went on with other bytes.
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.changed.load(Ordering::Relaxed)
+    }
+
     /// How many packets were held and given back.
     #[must_use]
     pub fn held(&self) -> u64 {
@@ -119,19 +202,25 @@ impl Queue {
             Some(libc::EPERM | libc::EBUSY) => QueueError::Taken(number),
             _ => QueueError::Refused("taking its number (CONFIG_NETFILTER_NETLINK_QUEUE is needed)", why),
         })?;
+        Ok(queue)
+    }
+
+    /// Says what of packets is shown.
+    fn show(&self, manner: Manner) -> io::Result<()> {
         // struct nfqnl_msg_config_params, packed: how much, and that it is packets. With NFQA_CFG_F_GSO the
-        // kernel does not cut large segments up and does not finish their checksums: bulk stays bulk.
-        let copy = [&SHOWN.to_be_bytes()[..], &[libc::NFQNL_COPY_PACKET as u8]].concat();
-        let flags = (libc::NFQA_CFG_F_GSO | libc::NFQA_CFG_F_FAIL_OPEN) as u32;
+        // kernel does not cut large segments up and does not finish their checksums.
+        let copy = [&manner.shown.to_be_bytes()[..], &[libc::NFQNL_COPY_PACKET as u8]].concat();
+        let both = (libc::NFQA_CFG_F_GSO | libc::NFQA_CFG_F_FAIL_OPEN) as u32;
+        let flags = if manner.bulk { both } else { libc::NFQA_CFG_F_FAIL_OPEN as u32 };
         let how = Attributes::new()
             .bytes(libc::NFQA_CFG_PARAMS, &copy)
             .be32(libc::NFQA_CFG_QUEUE_MAXLEN, MOST_PACKETS)
-            .be32(libc::NFQA_CFG_MASK, flags)
+            .be32(libc::NFQA_CFG_MASK, both)
             .be32(libc::NFQA_CFG_FLAGS, flags);
-        queue.configure(&how).map_err(refused("setting it up"))?;
-        queue.socket.buffer(32 << 20);
-        let _ = queue.socket.prefer(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1);
-        Ok(queue)
+        self.configure(&how)?;
+        self.socket.buffer(32 << 20);
+        let _ = self.socket.prefer(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1);
+        Ok(())
     }
 
     fn configure(&self, attributes: &Attributes) -> io::Result<()> {
@@ -147,13 +236,15 @@ impl Queue {
         (libc::NFNL_SUBSYS_QUEUE << 8 | what, [libc::AF_UNSPEC as u8, libc::NFNETLINK_V0 as u8, high, low])
     }
 
-    /// Begins to hold what comes, as `judge` says. With `in_turn` the judge promises that packets fall due
-    /// in the order in which they came, which lets many go with one word.
+    /// Begins to do with what comes as `judge` says.
     ///
     /// # Errors
-    /// When there is no thread to be had.
-    pub fn serve(self, judge: Judge, in_turn: bool) -> Result<Holding, QueueError> {
+    /// When the kernel refuses, or there is no thread to be had.
+    pub fn serve(self, judge: Judge, manner: Manner) -> Result<Holding, QueueError> {
         let refused = |doing| move |why: io::Error| QueueError::Refused(doing, why);
+        self.show(manner).map_err(refused("setting it up"))?;
+        let again = if manner.twice { Some(Resend::open(self.number)) } else { None };
+        let again = again.transpose().map_err(refused("opening a raw socket (CAP_NET_RAW is needed)"))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|why| QueueError::Refused("making an eventfd", why.into()))?;
         let wake = Arc::new(wake);
@@ -162,7 +253,8 @@ impl Queue {
         let holder = Holder {
             queue: self,
             judge,
-            in_turn,
+            again,
+            in_turn: manner.in_turn,
             due: BinaryHeap::new(),
             bytes: 0,
             arrivals: 0,
@@ -173,7 +265,7 @@ impl Queue {
             let wake = Arc::clone(&wake);
             std::thread::Builder::new()
                 .name("packets".to_owned())
-                .spawn(move || serve(holder, &received, &wake))
+                .spawn(move || serve(holder, manner, &received, &wake))
                 .map_err(refused("starting its thread"))?
         };
         Ok(Holding { orders, wake, tally, thread: Some(thread) })
@@ -238,6 +330,7 @@ struct Waiting {
 struct Holder {
     queue: Queue,
     judge: Judge,
+    again: Option<Resend>,
     in_turn: bool,
     due: BinaryHeap<Reverse<Waiting>>,
     bytes: u64,
@@ -246,9 +339,9 @@ struct Holder {
     tally: Arc<Tally>,
 }
 
-fn serve(mut holder: Holder, orders: &Receiver<Order>, wake: &EventFd) {
+fn serve(mut holder: Holder, manner: Manner, orders: &Receiver<Order>, wake: &EventFd) {
     prompt();
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(manner.shown as usize + BESIDES);
     loop {
         let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
         let heard = {
@@ -297,28 +390,47 @@ impl Holder {
     fn take(&mut self, batch: &mut Batch) -> usize {
         let datagrams = batch.receive(&self.queue.socket);
         let now = since_boot();
-        let mut pass = Vec::new();
+        let (mut pass, mut drop) = (Vec::new(), Vec::new());
         for datagram in datagrams {
             for message in messages(batch.datagram(datagram)) {
                 let Some(arrived) = arrived(message.kind, message.body) else { continue };
-                let due = if self.passing { None } else { (self.judge)(&arrived.packet, now) };
-                let Some(due) = due.filter(|due| *due > now) else {
-                    pass.push(arrived.id);
-                    continue;
-                };
-                self.arrivals += 1;
-                self.bytes += u64::from(arrived.bytes);
-                self.due.push(Reverse(Waiting {
-                    due,
-                    arrival: self.arrivals,
-                    id: arrived.id,
-                    bytes: arrived.bytes,
-                    came: now,
-                }));
+                let fate = if self.passing { Fate::Pass } else { (self.judge)(&arrived.packet, now) };
+                match fate {
+                    Fate::Hold(due) if due > now => {
+                        self.arrivals += 1;
+                        self.bytes += u64::from(arrived.bytes);
+                        self.due.push(Reverse(Waiting {
+                            due,
+                            arrival: self.arrivals,
+                            id: arrived.id,
+                            bytes: arrived.bytes,
+                            came: now,
+                        }));
+                    }
+                    Fate::Pass | Fate::Hold(_) => pass.push(arrived.id),
+                    Fate::Drop => drop.push(arrived.id),
+                    Fate::Twice => self.twice(&arrived),
+                    Fate::Replace(bytes) => {
+                        self.tally.changed.fetch_add(1, Ordering::Relaxed);
+                        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &[arrived.id], Some(&bytes));
+                    }
+                }
             }
         }
-        self.accept(libc::NFQNL_MSG_VERDICT, &pass);
+        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &pass, None);
+        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &drop, None);
+        self.tally.dropped.fetch_add(drop.len() as u64, Ordering::Relaxed);
         batch.received
+    }
+
+    /// The kernel has no verdict for that: a packet goes on, and a copy of it starts anew from here.
+    fn twice(&self, arrived: &Arrived<'_>) {
+        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &[arrived.id], None);
+        let sent = self
+            .again
+            .as_ref()
+            .is_some_and(|again| arrived.packet.whole && again.send(arrived.packet.shown).is_ok());
+        self.tally.doubled.fetch_add(u64::from(sent), Ordering::Relaxed);
     }
 
     /// Gives back what is due by then, and what is too much to hold.
@@ -336,25 +448,46 @@ impl Holder {
         match ids.as_slice() {
             [] => return,
             // The kernel numbers packets as they come: this gives back all up to the last one due.
-            [.., last] if self.in_turn => self.accept(libc::NFQNL_MSG_VERDICT_BATCH, &[*last]),
-            ids => self.accept(libc::NFQNL_MSG_VERDICT, ids),
+            [.., last] if self.in_turn => {
+                self.say(libc::NFQNL_MSG_VERDICT_BATCH, libc::NF_ACCEPT, &[*last], None);
+            }
+            ids => self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, ids, None),
         }
         self.tally.add(times);
     }
 
-    fn accept(&self, what: i32, ids: &[u32]) {
+    /// Says what becomes of packets, and which bytes they go on with if not their own.
+    fn say(&self, what: i32, verdict: i32, ids: &[u32], bytes: Option<&[u8]>) {
         for some in ids.chunks(256) {
             let mut verdicts = Messages::new();
             for id in some {
                 // struct nfqnl_msg_verdict_hdr
-                let verdict = [(libc::NF_ACCEPT as u32).to_be_bytes(), id.to_be_bytes()].concat();
+                let verdict = [(verdict as u32).to_be_bytes(), id.to_be_bytes()].concat();
                 let (kind, header) = self.queue.message(what);
-                let attributes = Attributes::new().bytes(libc::NFQA_VERDICT_HDR, &verdict);
+                let mut attributes = Attributes::new().bytes(libc::NFQA_VERDICT_HDR, &verdict);
+                if let Some(bytes) = bytes {
+                    attributes = attributes.bytes(libc::NFQA_PAYLOAD, bytes);
+                }
                 verdicts.push(kind, 0, &header, &attributes);
             }
             // A packet that is gone meanwhile (its hook was removed) is an error nobody can mend.
             let _ = self.queue.socket.send(verdicts.bytes());
         }
+    }
+}
+
+/// A queue that swallows what comes: one whose owner never said what it wants to see is full from the beginning
+/// (NFQNL_COPY_NONE in nfqnl_enqueue_packet, net/netfilter/nfnetlink_queue.c).
+#[derive(Debug)]
+pub struct Abyss(#[expect(dead_code, reason = "it is the socket's being open that counts")] Queue);
+
+impl Abyss {
+    /// Takes a queue number for good, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// As [`Queue::bind`].
+    pub fn open(number: u16) -> Result<Self, QueueError> {
+        Queue::bind(number).map(Self)
     }
 }
 
@@ -390,33 +523,35 @@ fn arrived(kind: i32, body: &[u8]) -> Option<Arrived<'_>> {
         }
     }
     let bytes = whole.unwrap_or(shown.len() as u32);
-    Some(Arrived { id: id?, bytes, packet: Packet { hook, loopback, shown } })
+    let whole = bytes as usize == shown.len();
+    Some(Arrived { id: id?, bytes, packet: Packet { hook, loopback, shown, whole } })
 }
 
 /// Room for many datagrams in one system call.
 struct Batch {
+    slot: usize,
     bytes: Vec<u8>,
     lengths: [usize; BATCH],
     received: usize,
 }
 
 impl Batch {
-    fn new() -> Self {
-        Self { bytes: vec![0; BATCH * SLOT], lengths: [0; BATCH], received: 0 }
+    fn new(slot: usize) -> Self {
+        Self { slot, bytes: vec![0; BATCH * slot], lengths: [0; BATCH], received: 0 }
     }
 
     fn datagram(&self, n: usize) -> &[u8] {
-        &self.bytes[n * SLOT..n * SLOT + self.lengths[n].min(SLOT)]
+        &self.bytes[n * self.slot..n * self.slot + self.lengths[n].min(self.slot)]
     }
 
     /// Receives what is there, without waiting.
     fn receive(&mut self, socket: &Socket) -> std::ops::Range<usize> {
         let mut vectors: [libc::iovec; BATCH] = std::array::from_fn(|n| libc::iovec {
-            iov_base: self.bytes[n * SLOT..].as_mut_ptr().cast(),
-            iov_len: SLOT,
+            iov_base: self.bytes[n * self.slot..].as_mut_ptr().cast(),
+            iov_len: self.slot,
         });
         // SAFETY: zeros are a valid mmsghdr. Each vector points to its own slot of `bytes`, which outlives
-        // the call and is not otherwise used during it; the kernel fills at most SLOT bytes of each.
+        // the call and is not otherwise used during it; the kernel fills at most `slot` bytes of each.
         let received = unsafe {
             let mut headers: [libc::mmsghdr; BATCH] = std::mem::zeroed();
             for (header, vector) in headers.iter_mut().zip(&mut vectors) {

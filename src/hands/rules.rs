@@ -6,7 +6,7 @@
 //! is from include/uapi/linux/netfilter/nf_tables.h and nf_tables_compat.h.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,10 @@ impl Hook {
             Self::Output => -150,
         }
     }
+
+    fn base(self) -> Base {
+        Base { kind: "filter", hook: self.number(), priority: self.priority() }
+    }
 }
 
 /// The traffic one rule takes.
@@ -111,6 +115,39 @@ pub enum QueueBy {
     Target,
 }
 
+/// How the kernel brings a connection to us that was made to somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TurnBy {
+    /// Connections to this host: a socket of ours stands in for the one they go to, and has their addresses
+    /// (`tproxy`, CONFIG_NFT_TPROXY; it must be IP_TRANSPARENT, ip(7)). No connection is tracked, and when
+    /// nobody listens any more they reach the real server. TCP only.
+    Tproxy,
+    /// Connections and datagrams of this host to other hosts: their destination is rewritten (`redirect`,
+    /// CONFIG_NFT_REDIR), and the kernel tracks connections meanwhile. When the last rule of a namespace
+    /// that translates goes, so does the tracking, and what was redirected hangs: see [`Table::expire`].
+    Redirect,
+}
+
+/// Traffic that is brought to a port of ours. Of TCP only the first packet is turned, so that connections
+/// made before are not touched; and nothing that bears the mark [`OURS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// How.
+    pub by: TurnBy,
+    /// By what it is carried.
+    pub protocol: Protocol,
+    /// Whence.
+    pub from: Endpoint,
+    /// Whither.
+    pub to: Endpoint,
+    /// Where we wait for it: a loopback address. Only packets of its IP version are turned.
+    pub at: SocketAddr,
+}
+
+/// The mark (SO_MARK, socket(7)) of sockets by which we go on to where the turned traffic was going.
+pub const OURS: u32 = 0x6272_776e;
+
 /// A table of ours, with its lease.
 #[derive(Debug)]
 pub struct Table {
@@ -120,33 +157,78 @@ pub struct Table {
 
 impl Table {
     /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
-    /// unhindered when nobody serves it (`bypass`).
+    /// unhindered when nobody serves it (`bypass`). What bears the `exempt` mark is not looked at.
     ///
     /// # Errors
     /// When we may not, or the kernel cannot.
-    pub fn queueing(name: &str, queue: u16, by: QueueBy, traffic: &[Traffic]) -> Result<Self, RulesError> {
+    pub fn queueing(
+        name: &str,
+        (queue, by): (u16, QueueBy),
+        traffic: &[Traffic],
+        exempt: Option<u32>,
+    ) -> Result<Self, RulesError> {
+        let table = Self { socket: socket()?, name: name.to_owned() };
+        let end = |_| to_queue(queue, by, OrElse::Pass);
+        filtering(name, traffic, exempt, end).commit(&table.socket).map_err(unmade())?;
+        Ok(table)
+    }
+
+    /// Makes the table and all its rules in one transaction: this traffic is dropped, and no sender on this host hears
+    /// of it. A packet that a rule drops on its way out is an error to its sender (EPERM, nf_hook_slow in
+    /// net/netfilter/core.c); one that goes to a queue is not, whatever becomes of it (nf_queue returns 0). So `silent`
+    /// is a queue that drops: one that nobody serves, or a [`super::queue::Abyss`], which nobody else can take.
+    ///
+    /// # Errors
+    /// When we may not, or the kernel cannot.
+    pub fn cutting(name: &str, silent: (u16, QueueBy), traffic: &[Traffic]) -> Result<Self, RulesError> {
+        let table = Self { socket: socket()?, name: name.to_owned() };
+        let end = |hook| match hook {
+            Hook::Output => to_queue(silent.0, silent.1, OrElse::Drop),
+            Hook::Input | Hook::Forward => verdict(libc::NF_DROP),
+        };
+        filtering(name, traffic, None, end).commit(&table.socket).map_err(unmade())?;
+        Ok(table)
+    }
+
+    /// Makes the table and all its rules in one transaction: this traffic is brought to a port of ours.
+    ///
+    /// # Errors
+    /// When we may not, or the kernel cannot.
+    pub fn turning(name: &str, turns: &[Turn]) -> Result<Self, RulesError> {
         let table = Self { socket: socket()?, name: name.to_owned() };
         let mut batch = Batch::begin();
         batch.table(name);
         batch.set(name);
-        let mut hooks: Vec<Hook> = traffic.iter().map(|traffic| traffic.hook).collect();
-        hooks.sort_unstable();
-        hooks.dedup();
-        for hook in hooks {
-            batch.chain(name, hook.chain(), Some(hook));
-            batch.rule(name, hook.chain(), &unleased());
+        let mut ways: Vec<TurnBy> = turns.iter().map(|turn| turn.by).collect();
+        ways.sort_unstable();
+        ways.dedup();
+        for by in ways {
+            batch.chain(name, by.chain(), Some(by.base()));
+            batch.rule(name, by.chain(), &unleased());
         }
-        for traffic in traffic {
-            let mut rule = matching(traffic);
-            rule.push(to_queue(queue, by));
-            batch.rule(name, traffic.hook.chain(), &rule);
+        for turn in turns {
+            batch.rule(name, turn.by.chain(), &turned(turn));
         }
         batch.lease(name, libc::NFT_MSG_NEWSETELEM);
         batch.commit(&table.socket).map_err(RulesError::of(
             "making the table",
-            "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
+            "keep a rule table that dies with its owner and turns connections (Linux 5.12, nf_tables, and \
+             its expressions fib, tproxy and redir are needed)",
         ))?;
         Ok(table)
+    }
+
+    /// Ends the lease now: the rules stand and do nothing any more. What was redirected before goes on.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the lease then runs out by itself.
+    pub fn expire(&self) -> io::Result<()> {
+        let mut batch = Batch::begin();
+        batch.lease(&self.name, libc::NFT_MSG_DELSETELEM);
+        match batch.commit(&self.socket) {
+            Err(why) if why.raw_os_error() == Some(libc::ENOENT) => Ok(()), // It had run out.
+            ended => ended,
+        }
     }
 
     /// Lets the rules stand for another [`LEASE`] from now. The element is deleted and added in one
@@ -180,23 +262,54 @@ impl Table {
     }
 }
 
+/// The messages that make a table of rules for some traffic, each with what its end is at a hook.
+fn filtering(
+    name: &str,
+    traffic: &[Traffic],
+    exempt: Option<u32>,
+    end: impl Fn(Hook) -> Attributes,
+) -> Batch {
+    let mut batch = Batch::begin();
+    batch.table(name);
+    batch.set(name);
+    let mut hooks: Vec<Hook> = traffic.iter().map(|traffic| traffic.hook).collect();
+    hooks.sort_unstable();
+    hooks.dedup();
+    for hook in hooks {
+        batch.chain(name, hook.chain(), Some(hook.base()));
+        batch.rule(name, hook.chain(), &unleased());
+        if let Some(mark) = exempt {
+            let marked = [meta(libc::NFT_META_MARK), equal(&mark.to_ne_bytes()), verdict(libc::NF_ACCEPT)];
+            batch.rule(name, hook.chain(), &marked);
+        }
+    }
+    for traffic in traffic {
+        let mut rule = matching(traffic);
+        rule.push(end(traffic.hook));
+        batch.rule(name, traffic.hook.chain(), &rule);
+    }
+    batch.lease(name, libc::NFT_MSG_NEWSETELEM);
+    batch
+}
+
+fn unmade() -> impl FnOnce(io::Error) -> RulesError {
+    RulesError::of(
+        "making the table",
+        "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
+    )
+}
+
 /// Finds out how this kernel hands packets to a queue, by a table that is made and deleted within one
 /// transaction and is never seen.
 ///
 /// # Errors
 /// When it cannot, or we may not.
 pub fn probe() -> Result<QueueBy, RulesError> {
-    const NAME: &str = "brownout_probe";
     let lacks = "hand packets to a queue from a rule table (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT with \
                  CONFIG_NETFILTER_XT_TARGET_NFQUEUE, is needed)";
     let mut last = RulesError::Lacks(lacks);
     for by in [QueueBy::Expression, QueueBy::Target] {
-        let mut batch = Batch::begin();
-        batch.table(NAME);
-        batch.chain(NAME, "probe", None);
-        batch.rule(NAME, "probe", &[to_queue(0, by)]);
-        batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, NAME));
-        match batch.commit(&socket()?).map_err(RulesError::of("looking what it can", lacks)) {
+        match try_rule(&[to_queue(0, by, OrElse::Pass)], lacks) {
             Ok(()) => return Ok(by),
             Err(RulesError::Rights) => return Err(RulesError::Rights),
             Err(why) => last = why,
@@ -205,14 +318,56 @@ pub fn probe() -> Result<QueueBy, RulesError> {
     Err(last)
 }
 
+/// Finds out whether this kernel can turn traffic so, by a table that is never seen.
+///
+/// # Errors
+/// When it cannot, or we may not.
+pub fn probe_turn(by: TurnBy) -> Result<(), RulesError> {
+    let lacks = match by {
+        TurnBy::Tproxy => {
+            "let a socket stand in for another (CONFIG_NFT_TPROXY and CONFIG_NFT_FIB_INET are needed)"
+        }
+        TurnBy::Redirect => {
+            "redirect from a rule table (CONFIG_NFT_REDIR, CONFIG_NFT_NAT and CONFIG_NFT_FIB_INET are needed)"
+        }
+    };
+    let anywhere = Endpoint { address: None, port: None };
+    let at = SocketAddr::from(([127, 0, 0, 1], 1));
+    try_rule(&turned(&Turn { by, protocol: Protocol::Tcp, from: anywhere, to: anywhere, at }), lacks)
+}
+
+/// Makes a table with such a rule and deletes it again, within one transaction.
+fn try_rule(rule: &[Attributes], lacks: &'static str) -> Result<(), RulesError> {
+    const NAME: &str = "brownout_probe";
+    let mut batch = Batch::begin();
+    batch.table(NAME);
+    batch.chain(NAME, "probe", None);
+    batch.rule(NAME, "probe", rule);
+    batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, NAME));
+    batch.commit(&socket()?).map_err(RulesError::of("looking what it can", lacks))
+}
+
+/// Whether a table of that name has its lease, in the network namespace of this thread: whether its rules
+/// do anything.
+///
+/// # Errors
+/// When we may not look.
+pub fn leased(name: &str) -> Result<bool, RulesError> {
+    exists(libc::NFT_MSG_GETSETELEM, &the_lease(name, &Attributes::new()))
+}
+
 /// Whether a table of that name stands in the network namespace of this thread.
 ///
 /// # Errors
 /// When we may not look.
 pub fn stands(name: &str) -> Result<bool, RulesError> {
+    exists(libc::NFT_MSG_GETTABLE, &Attributes::new().text(NFTA_TABLE_NAME, name))
+}
+
+fn exists(what: i32, attributes: &Attributes) -> Result<bool, RulesError> {
     let mut asked = Messages::new();
-    let (kind, header) = message(libc::NFT_MSG_GETTABLE);
-    asked.push(kind, 0, &header, &Attributes::new().text(NFTA_TABLE_NAME, name));
+    let (kind, header) = message(what);
+    asked.push(kind, 0, &header, attributes);
     let socket = socket()?;
     let look = || -> io::Result<bool> {
         socket.send(asked.bytes())?;
@@ -236,6 +391,32 @@ fn socket() -> Result<Socket, RulesError> {
 /// A message's kind and its struct nfgenmsg, for the family inet: both IP versions.
 fn message(what: i32) -> (i32, [u8; 4]) {
     (libc::NFNL_SUBSYS_NFTABLES << 8 | what, [libc::NFPROTO_INET as u8, libc::NFNETLINK_V0 as u8, 0, 0])
+}
+
+/// Where a chain hangs.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    kind: &'static str,
+    hook: u32,
+    priority: i32,
+}
+
+impl TurnBy {
+    fn chain(self) -> &'static str {
+        match self {
+            Self::Tproxy => "tproxy",
+            Self::Redirect => "redirect",
+        }
+    }
+
+    /// Before anybody else translates a destination (NF_IP_PRI_NAT_DST, -100): addresses are those that the
+    /// client knows, and the first translation of a connection is its only one.
+    fn base(self) -> Base {
+        match self {
+            Self::Tproxy => Base { kind: "filter", hook: libc::NF_INET_PRE_ROUTING as u32, priority: -150 },
+            Self::Redirect => Base { kind: "nat", hook: libc::NF_INET_LOCAL_OUT as u32, priority: -101 },
+        }
+    }
 }
 
 /// One atomic transaction.
@@ -283,28 +464,24 @@ impl Batch {
 
     /// Adds or deletes the element that is the lease.
     fn lease(&mut self, table: &str, what: i32) {
-        let mut element =
-            Attributes::new().nest(NFTA_SET_ELEM_KEY, &Attributes::new().bytes(NFTA_DATA_VALUE, &KEY));
-        if what == libc::NFT_MSG_NEWSETELEM {
-            element = element.be64(NFTA_SET_ELEM_TIMEOUT, LEASE.as_millis() as u64);
+        let new = what == libc::NFT_MSG_NEWSETELEM;
+        let (mut ends, mut flags) = (Attributes::new(), 0);
+        if new {
+            ends = ends.be64(NFTA_SET_ELEM_TIMEOUT, LEASE.as_millis() as u64);
+            flags = libc::NLM_F_CREATE;
         }
-        let attributes = Attributes::new()
-            .text(NFTA_SET_ELEM_LIST_TABLE, table)
-            .text(NFTA_SET_ELEM_LIST_SET, SET)
-            .nest(NFTA_SET_ELEM_LIST_ELEMENTS, &Attributes::new().nest(NFTA_LIST_ELEM, &element));
-        let flags = if what == libc::NFT_MSG_NEWSETELEM { libc::NLM_F_CREATE } else { 0 };
-        self.push(what, flags, &attributes);
+        self.push(what, flags, &the_lease(table, &ends));
     }
 
-    fn chain(&mut self, table: &str, name: &str, hook: Option<Hook>) {
+    fn chain(&mut self, table: &str, name: &str, base: Option<Base>) {
         let mut attributes = Attributes::new().text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, name);
-        if let Some(hook) = hook {
+        if let Some(base) = base {
             let place = Attributes::new()
-                .be32(NFTA_HOOK_HOOKNUM, hook.number())
-                .be32(NFTA_HOOK_PRIORITY, hook.priority() as u32);
+                .be32(NFTA_HOOK_HOOKNUM, base.hook)
+                .be32(NFTA_HOOK_PRIORITY, base.priority as u32);
             attributes = attributes
                 .nest(NFTA_CHAIN_HOOK, &place)
-                .text(NFTA_CHAIN_TYPE, "filter")
+                .text(NFTA_CHAIN_TYPE, base.kind)
                 .be32(NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32);
         }
         self.push(libc::NFT_MSG_NEWCHAIN, libc::NLM_F_CREATE, &attributes);
@@ -330,21 +507,36 @@ const TYPE_MARK: u32 = 19;
 
 /// The register all rules work in: sixteen bytes.
 const REGISTER: u32 = libc::NFT_REG_1 as u32;
+/// Beside it, where a port is needed too.
+const PORT_REGISTER: u32 = libc::NFT_REG_2 as u32;
 
 /// The expressions of the rule that passes everything while there is no lease.
 fn unleased() -> Vec<Attributes> {
-    let key = Attributes::new().bytes(NFTA_DATA_VALUE, &KEY);
-    let load = Attributes::new().be32(NFTA_IMMEDIATE_DREG, REGISTER).nest(NFTA_IMMEDIATE_DATA, &key);
     let absent = Attributes::new()
         .text(NFTA_LOOKUP_SET, SET)
         .be32(NFTA_LOOKUP_SREG, REGISTER)
         .be32(NFTA_LOOKUP_FLAGS, libc::NFT_LOOKUP_F_INV as u32)
         .be32(NFTA_LOOKUP_SET_ID, 1);
-    let accept = Attributes::new().be32(NFTA_VERDICT_CODE, libc::NF_ACCEPT as u32);
+    vec![immediate(REGISTER, &KEY), expression("lookup", &absent), verdict(libc::NF_ACCEPT)]
+}
+
+/// Ends a rule: the packet goes on, or no further.
+fn verdict(code: i32) -> Attributes {
+    let inner = Attributes::new().be32(NFTA_VERDICT_CODE, code as u32);
     let verdict = Attributes::new()
         .be32(NFTA_IMMEDIATE_DREG, libc::NFT_REG_VERDICT as u32)
-        .nest(NFTA_IMMEDIATE_DATA, &Attributes::new().nest(NFTA_DATA_VERDICT, &accept));
-    vec![expression("immediate", &load), expression("lookup", &absent), expression("immediate", &verdict)]
+        .nest(NFTA_IMMEDIATE_DATA, &Attributes::new().nest(NFTA_DATA_VERDICT, &inner));
+    expression("immediate", &verdict)
+}
+
+/// Names the element that is the lease of a table; with attributes of its own.
+fn the_lease(table: &str, own: &Attributes) -> Attributes {
+    let key = Attributes::new().bytes(NFTA_DATA_VALUE, &KEY);
+    let element = Attributes::new().nest(NFTA_SET_ELEM_KEY, &key).and(own);
+    Attributes::new()
+        .text(NFTA_SET_ELEM_LIST_TABLE, table)
+        .text(NFTA_SET_ELEM_LIST_SET, SET)
+        .nest(NFTA_SET_ELEM_LIST_ELEMENTS, &Attributes::new().nest(NFTA_LIST_ELEM, &element))
 }
 
 fn expression(name: &str, inner: &Attributes) -> Attributes {
@@ -359,7 +551,14 @@ fn matching(traffic: &Traffic) -> Vec<Attributes> {
         let operation = if loopback { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
         rule.extend([meta(key), compare(operation, &LOOPBACK.to_ne_bytes())]);
     }
-    for (endpoint, source) in [(&traffic.from, true), (&traffic.to, false)] {
+    rule.extend(between(&traffic.from, &traffic.to));
+    rule
+}
+
+/// The expressions that let only packets from there to there go on.
+fn between(from: &Endpoint, to: &Endpoint) -> Vec<Attributes> {
+    let mut rule = Vec::new();
+    for (endpoint, source) in [(from, true), (to, false)] {
         if let Some(address) = endpoint.address {
             rule.extend(address_is(address.to_canonical(), source));
         }
@@ -370,6 +569,74 @@ fn matching(traffic: &Traffic) -> Vec<Attributes> {
         }
     }
     rule
+}
+
+/// The whole rule that turns some traffic.
+fn turned(turn: &Turn) -> Vec<Attributes> {
+    let version = if turn.at.is_ipv4() { libc::NFPROTO_IPV4 } else { libc::NFPROTO_IPV6 };
+    let mut rule = vec![
+        meta(libc::NFT_META_MARK),
+        compare(libc::NFT_CMP_NEQ, &OURS.to_ne_bytes()),
+        meta(libc::NFT_META_NFPROTO),
+        equal(&[version as u8]),
+        meta(libc::NFT_META_L4PROTO),
+        equal(&[turn.protocol.number()]),
+    ];
+    if turn.protocol == Protocol::Tcp {
+        rule.extend(opens_a_connection());
+    }
+    rule.extend(between(&turn.from, &turn.to));
+    // What a socket stands in for must be delivered here: the kernel drops it when it would be forwarded
+    // (ip_forward, net/ipv4/ip_forward.c). And what stays on this host is left to that.
+    let to_us = if turn.by == TurnBy::Tproxy { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
+    let kind = Attributes::new()
+        .be32(NFTA_FIB_DREG, REGISTER)
+        .be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
+        .be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+    rule.extend([expression("fib", &kind), compare(to_us, &u32::from(libc::RTN_LOCAL).to_ne_bytes())]);
+    rule.push(immediate(PORT_REGISTER, &turn.at.port().to_be_bytes()));
+    match turn.by {
+        TurnBy::Tproxy => {
+            let address = match turn.at.ip() {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            rule.push(immediate(REGISTER, &address));
+            let inner = Attributes::new()
+                .be32(NFTA_TPROXY_FAMILY, version as u32)
+                .be32(NFTA_TPROXY_REG_ADDR, REGISTER)
+                .be32(NFTA_TPROXY_REG_PORT, PORT_REGISTER);
+            rule.push(expression("tproxy", &inner));
+        }
+        TurnBy::Redirect => {
+            let inner = Attributes::new()
+                .be32(NFTA_REDIR_REG_PROTO_MIN, PORT_REGISTER)
+                .be32(NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
+            rule.push(expression("redir", &inner));
+        }
+    }
+    rule
+}
+
+/// Lets only a TCP segment go on that has SYN and neither ACK, RST nor FIN: the flags are the fourteenth byte
+/// of its header (RFC 9293). A connection that was made before, and that connection tracking meets in
+/// its middle, would be new to it.
+fn opens_a_connection() -> [Attributes; 3] {
+    const SYN: u8 = 2;
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    let inner = Attributes::new()
+        .be32(NFTA_BITWISE_SREG, REGISTER)
+        .be32(NFTA_BITWISE_DREG, REGISTER)
+        .be32(NFTA_BITWISE_LEN, 1)
+        .nest(NFTA_BITWISE_MASK, &Attributes::new().bytes(NFTA_DATA_VALUE, &[FIN_SYN_RST_ACK]))
+        .nest(NFTA_BITWISE_XOR, &Attributes::new().bytes(NFTA_DATA_VALUE, &[0]));
+    [payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1), expression("bitwise", &inner), equal(&[SYN])]
+}
+
+fn immediate(register: u32, value: &[u8]) -> Attributes {
+    let data = Attributes::new().bytes(NFTA_DATA_VALUE, value);
+    let inner = Attributes::new().be32(NFTA_IMMEDIATE_DREG, register).nest(NFTA_IMMEDIATE_DATA, &data);
+    expression("immediate", &inner)
 }
 
 /// LOOPBACK_IFINDEX, include/net/flow.h: `lo` is the first device of every namespace.
@@ -420,18 +687,27 @@ fn compare(operation: i32, value: &[u8]) -> Attributes {
     expression("cmp", &inner)
 }
 
-fn to_queue(queue: u16, by: QueueBy) -> Attributes {
+/// What becomes of packets for a queue that nobody serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OrElse {
+    Pass,
+    Drop,
+}
+
+fn to_queue(queue: u16, by: QueueBy, or_else: OrElse) -> Attributes {
+    let pass = or_else == OrElse::Pass;
     match by {
         QueueBy::Expression => {
+            let flags = if pass { libc::NFT_QUEUE_FLAG_BYPASS as u16 } else { 0 };
             let inner = Attributes::new()
                 .bytes(NFTA_QUEUE_NUM, &queue.to_be_bytes())
                 .bytes(NFTA_QUEUE_TOTAL, &1_u16.to_be_bytes())
-                .bytes(NFTA_QUEUE_FLAGS, &(libc::NFT_QUEUE_FLAG_BYPASS as u16).to_be_bytes());
+                .bytes(NFTA_QUEUE_FLAGS, &flags.to_be_bytes());
             expression("queue", &inner)
         }
         QueueBy::Target => {
             // struct xt_NFQ_info_v3 (include/uapi/linux/netfilter/xt_NFQUEUE.h): number, total, flags.
-            let words = [queue, 1, NFQ_FLAG_BYPASS, 0];
+            let words = [queue, 1, if pass { NFQ_FLAG_BYPASS } else { 0 }, 0];
             let info: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
             let inner = Attributes::new()
                 .text(NFTA_TARGET_NAME, "NFQUEUE")
@@ -494,3 +770,19 @@ const NFTA_QUEUE_FLAGS: i32 = 3;
 const NFTA_TARGET_NAME: i32 = 1;
 const NFTA_TARGET_REV: i32 = 2;
 const NFTA_TARGET_INFO: i32 = 3;
+const NFTA_BITWISE_SREG: i32 = 1;
+const NFTA_BITWISE_DREG: i32 = 2;
+const NFTA_BITWISE_LEN: i32 = 3;
+const NFTA_BITWISE_MASK: i32 = 4;
+const NFTA_BITWISE_XOR: i32 = 5;
+const NFTA_FIB_DREG: i32 = 1;
+const NFTA_FIB_RESULT: i32 = 2;
+const NFTA_FIB_FLAGS: i32 = 3;
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFTA_FIB_F_DADDR: u32 = 2;
+const NFTA_TPROXY_FAMILY: i32 = 1;
+const NFTA_TPROXY_REG_ADDR: i32 = 2;
+const NFTA_TPROXY_REG_PORT: i32 = 3;
+const NFTA_REDIR_REG_PROTO_MIN: i32 = 1;
+const NFTA_REDIR_FLAGS: i32 = 3;
+const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;

@@ -51,6 +51,13 @@ impl Attributes {
         self.bytes(kind, &value.to_be_bytes())
     }
 
+    /// These, and others after them.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        self.0.extend(&others.0);
+        self
+    }
+
     /// One that holds attributes.
     #[must_use]
     pub fn nest(self, kind: i32, inner: &Self) -> Self {

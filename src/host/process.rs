@@ -207,6 +207,18 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// The children of a process, theirs, and so on.
+#[must_use]
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = children(pid);
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
 /// The id of this boot (random(4)); empty when the kernel does not tell.
 #[must_use]
 pub fn boot_id() -> String {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 
-use super::{Miss, Phases, read_text};
+use super::{Miss, Trace, read_text};
 use crate::file::{Mistakes, Node, Read};
 use crate::host::names::{NameError, Names};
 
@@ -43,22 +43,23 @@ impl Address {
     }
 
     /// Looks the name up and connects, noting both times. A literal address has no lookup.
-    pub(super) async fn dial(&self, names: &Names, phases: &mut Phases) -> Result<Dialled, Miss> {
+    pub(super) async fn dial(&self, names: &Names, trace: &mut Trace) -> Result<Dialled, Miss> {
         let begun = Instant::now();
         let ip = if let Ok(literal) = self.host.parse() {
             literal
         } else {
             let found = names.look_up(&self.host).await;
-            phases.lookup = Some(begun.elapsed());
+            trace.lookup = Some(begun.elapsed());
             found.map_err(|why| {
                 let ours = matches!(why, NameError::NoServer { .. });
                 Miss { ours, ..Miss::new(why.to_string()) }
             })?
         };
         let peer = SocketAddr::new(ip, self.port);
+        trace.note("peer", || peer.to_string());
         let begun = Instant::now();
         let stream = TcpStream::connect(peer).await;
-        phases.connect = Some(begun.elapsed());
+        trace.connect = Some(begun.elapsed());
         let stream = stream.map_err(|why| broken(peer, &why))?;
         // Requests are small and waited for: Nagle's algorithm would only add the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use super::{Miss, Phases, Probe, Prober, Seen, Setting, beginning};
+use super::{Miss, Probe, Prober, Seen, Setting, beginning};
 use crate::file::{Fields, Mistakes, Node, Read};
 use crate::hands::command::{Ended, output};
 
@@ -98,7 +98,7 @@ impl Prober for ExecProber {
             Err(why) => Err(Miss { ours: true, ..Miss::new(why) }),
             Ok(ended) => match self.wrong(&ended) {
                 Some(why) => Err(Miss::new(why)),
-                None => Ok(Seen { phases: Phases::default() }),
+                None => Ok(Seen::default()),
             },
         }
     }

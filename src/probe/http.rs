@@ -15,7 +15,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 
 use super::tls::{Tls, Trust};
-use super::{Miss, Phases, Probe, Prober, Secret, Seen, Setting};
+use super::{Miss, Probe, Prober, Secret, Seen, Setting, Trace, beginning};
 use crate::host::names::Names;
 use expect::{Expect, KEPT};
 use request::{Basic, Headers, Reuse, Url, Verb, base64};
@@ -79,6 +79,7 @@ pub struct HttpProber {
     reuse: Reuse,
     tls: Option<Tls>,
     names: Names,
+    facts: bool,
     idle: Mutex<VecDeque<(Instant, Wire)>>,
 }
 
@@ -143,6 +144,7 @@ expect = { status = "2xx", json = { "$.ok" = true } }
             reuse: self.connection,
             tls,
             names: Names::default(),
+            facts: setting.facts,
             idle: Mutex::default(),
         })
     }
@@ -184,47 +186,47 @@ fn read(field: &str, file: &Path) -> Result<Vec<u8>, String> {
 
 impl Prober for HttpProber {
     async fn look(&self) -> Result<Seen, Miss> {
-        let mut phases = Phases::default();
-        match self.exchange(&mut phases).await {
-            Ok(()) => Ok(Seen { phases }),
-            Err(miss) => Err(Miss { phases, ..miss }),
+        let mut trace = Trace::new(self.facts);
+        match self.exchange(&mut trace).await {
+            Ok(()) => Ok(Seen { trace }),
+            Err(miss) => Err(Miss { trace, ..miss }),
         }
     }
 }
 
 impl HttpProber {
-    async fn exchange(&self, phases: &mut Phases) -> Result<(), Miss> {
+    async fn exchange(&self, trace: &mut Trace) -> Result<(), Miss> {
         if let Some(mut wire) = self.kept().await {
             let before = wire.received();
-            match self.ask(&mut wire, phases).await {
+            match self.ask(&mut wire, trace).await {
                 Err(_) if wire.received() == before && self.method.is_idempotent() => {}
                 Err(miss) => return Err(miss),
-                Ok(answer) => return self.judge(wire, answer, phases).await,
+                Ok(answer) => return self.judge(wire, answer, trace).await,
             }
         }
-        let mut wire = self.connect(phases).await?;
-        let answer = self.ask(&mut wire, phases).await?;
-        self.judge(wire, answer, phases).await
+        let mut wire = self.connect(trace).await?;
+        let answer = self.ask(&mut wire, trace).await?;
+        self.judge(wire, answer, trace).await
     }
 
-    async fn connect(&self, phases: &mut Phases) -> Result<Wire, Miss> {
-        let dialled = self.url.address.dial(&self.names, phases).await?;
+    async fn connect(&self, trace: &mut Trace) -> Result<Wire, Miss> {
+        let dialled = self.url.address.dial(&self.names, trace).await?;
         let peer = dialled.peer;
         let stream = match &self.tls {
-            Some(tls) => Stream::Tls(Box::new(tls.shake(dialled, phases).await?)),
+            Some(tls) => Stream::Tls(Box::new(tls.shake(dialled, trace).await?)),
             None => Stream::Plain(dialled.stream),
         };
         Wire::new(stream, peer).await
     }
 
-    async fn ask(&self, wire: &mut Wire, phases: &mut Phases) -> Result<hyper::Response<Incoming>, Miss> {
+    async fn ask(&self, wire: &mut Wire, trace: &mut Trace) -> Result<hyper::Response<Incoming>, Miss> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.url.target.clone();
         *request.headers_mut() = self.headers.clone();
         let begun = Instant::now();
         let answer = wire.ask(request).await;
-        phases.first_byte = Some(begun.elapsed());
+        trace.first_byte = Some(begun.elapsed());
         answer
     }
 
@@ -232,10 +234,16 @@ impl HttpProber {
         &self,
         mut wire: Wire,
         answer: hyper::Response<Incoming>,
-        phases: &mut Phases,
+        trace: &mut Trace,
     ) -> Result<(), Miss> {
         let (head, mut body) = answer.into_parts();
         // The first thing wrong is told, but the connection is kept only when the body has been read.
+        trace.measure("status", head.status.as_u16(), || format!("{:?} {}", head.version, head.status));
+        if trace.keeps {
+            for (name, value) in &head.headers {
+                trace.note("header", || format!("{name}: {}", beginning(value.as_bytes())));
+            }
+        }
         let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
         let reads = wrong.is_none() && self.expect.reads_body();
         let (begun, mut kept, mut length) = (Instant::now(), Vec::new(), 0);
@@ -253,7 +261,8 @@ impl HttpProber {
                 kept.extend_from_slice(&part[..part.len().min(KEPT - kept.len())]);
             }
         }
-        phases.transfer = Some(begun.elapsed());
+        trace.transfer = Some(begun.elapsed());
+        trace.measure("body", length as f64, || crate::base::Bytes(length as u64).to_string());
         if self.reuse == Reuse::KeepAlive && wire.is_idle().await {
             self.keep(wire);
         }

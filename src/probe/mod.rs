@@ -4,6 +4,7 @@
 //! A kind only looks. When to look, how late a look is, and what came of it is the business of
 //! `schedule`, so that every kind is measured alike.
 
+mod certificates;
 mod dial;
 mod exec;
 mod http;
@@ -27,6 +28,8 @@ pub struct Setting {
     pub directory: PathBuf,
     /// A look is over when this has passed since its intended start.
     pub timeout: Duration,
+    /// Whether each look also keeps what it met on the way: addresses, status, certificates.
+    pub facts: bool,
 }
 
 /// How long each part of a look took, as far as the kind has such a part.
@@ -49,11 +52,69 @@ pub struct Phases {
     pub transfer: Option<Duration>,
 }
 
+/// Something that a look met on the way: what it is, and what was seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fact {
+    /// What it is: `peer`, `status`, `certificate`.
+    pub name: &'static str,
+    /// What was seen.
+    pub said: String,
+    /// The same as a number, where there is one: a status, bytes, an expiry in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figure: Option<f64>,
+}
+
+/// What a look leaves behind: the parts it had and, for whoever asked, what it met on the way.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// The parts it had.
+    pub phases: Phases,
+    /// What it met, in order.
+    pub facts: Vec<Fact>,
+    keeps: bool,
+}
+
+impl Trace {
+    /// An empty one, that keeps facts or does not.
+    #[must_use]
+    pub fn new(keeps: bool) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
+    /// Keeps a fact, if anybody asked; only then it is put into words.
+    pub fn note(&mut self, name: &'static str, said: impl FnOnce() -> String) {
+        if self.keeps {
+            self.facts.push(Fact { name, said: said(), figure: None });
+        }
+    }
+
+    /// As [`Trace::note`], with the figure.
+    pub fn measure(&mut self, name: &'static str, figure: impl Into<f64>, said: impl FnOnce() -> String) {
+        if self.keeps {
+            self.facts.push(Fact { name, said: said(), figure: Some(figure.into()) });
+        }
+    }
+}
+
+impl std::ops::Deref for Trace {
+    type Target = Phases;
+
+    fn deref(&self) -> &Phases {
+        &self.phases
+    }
+}
+
+impl std::ops::DerefMut for Trace {
+    fn deref_mut(&mut self) -> &mut Phases {
+        &mut self.phases
+    }
+}
+
 /// A look that saw what was expected.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// The parts it had.
-    pub phases: Phases,
+    /// The parts it had, and what it met.
+    pub trace: Trace,
 }
 
 /// A look that did not see what was expected: data, never an error.
@@ -65,15 +126,15 @@ pub struct Miss {
     /// Whether only our own side can be to blame (no free port, no descriptor, no such command): such a
     /// look is missed, for it says nothing about the system.
     pub ours: bool,
-    /// The parts it had until then.
-    pub phases: Phases,
+    /// The parts it had until then, and what it met.
+    pub trace: Trace,
 }
 
 impl Miss {
-    /// A miss of the system's, without phases.
+    /// A miss of the system's, without a trace.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), ours: false, phases: Phases::default() }
+        Self { why: why.into(), ours: false, trace: Trace::default() }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
-use super::{Phases, Prober};
+use super::{Fact, Miss, Phases, Prober, Seen, Trace};
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
@@ -63,6 +63,8 @@ pub struct Look {
     pub sample: Sample,
     /// The parts it had.
     pub phases: Phases,
+    /// What it met on the way, for whoever asked.
+    pub facts: Vec<Fact>,
 }
 
 impl Schedule {
@@ -136,7 +138,9 @@ pub async fn watch<P: Prober + 'static>(
             let now = clock.now();
             let sample =
                 Sample { intended, started: now, ended: now, outcome: Outcome::Missed, why: Some(why) };
-            let _ = news.send(News::Settled(Look { probe, sample, phases: Phases::default() })).await;
+            let _ = news
+                .send(News::Settled(Look { probe, sample, phases: Phases::default(), facts: Vec::new() }))
+                .await;
         }
     }
     while let Some(ended) = looks.join_next().await {
@@ -159,20 +163,20 @@ async fn settle<P: Prober>(
 ) -> Look {
     let started = clock.now();
     let deadline = intended + timeout;
-    let told = |ended, outcome, why: Option<Arc<str>>, phases| Look {
+    let told = |ended, outcome, why: Option<Arc<str>>, trace: Trace| Look {
         probe,
         sample: Sample { intended, started, ended, outcome, why },
-        phases,
+        phases: trace.phases,
+        facts: trace.facts,
     };
     if started >= deadline {
-        return told(started, Outcome::Missed, Some(late(timeout)), Phases::default());
+        return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());
     }
-    let seen = timeout_at(clock.instant(deadline), prober.look()).await;
+    let mut seen = timeout_at(clock.instant(deadline), prober.look()).await;
     let ended = clock.now();
-    let phases = match &seen {
-        Ok(Ok(seen)) => seen.phases,
-        Ok(Err(miss)) => miss.phases,
-        Err(_) => Phases::default(),
+    let trace = match &mut seen {
+        Ok(Ok(Seen { trace }) | Err(Miss { trace, .. })) => std::mem::take(trace),
+        Err(_) => Trace::default(),
     };
     let (outcome, why) = match seen {
         _ if ended >= deadline + STALLED => (Outcome::Missed, Some("our own side stalled".into())),
@@ -181,7 +185,7 @@ async fn settle<P: Prober>(
         Ok(Ok(_)) if ended < deadline => (Outcome::Good, None),
         Ok(Ok(_)) | Err(_) => (Outcome::Bad, Some(format!("no answer within {}", unit::say(timeout)).into())),
     };
-    told(ended, outcome, why, phases)
+    told(ended, outcome, why, trace)
 }
 
 fn late(timeout: Duration) -> Arc<str> {

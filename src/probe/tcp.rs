@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::dial::{Address, Dialled, broken};
-use super::{Miss, Phases, Probe, Prober, Seen, Setting, beginning};
+use super::{Miss, Probe, Prober, Seen, Setting, Trace, beginning};
 use crate::host::names::Names;
 
 /// So much of what is said is read while looking for what is expected.
@@ -30,6 +30,7 @@ crate::kind! {
 pub struct TcpProber {
     tcp: Tcp,
     names: Names,
+    facts: bool,
 }
 
 impl Probe for Tcp {
@@ -41,8 +42,8 @@ expect  = "PONG"
 every   = "100ms"
 "#;
 
-    fn prober(&self, _: &Setting) -> Result<TcpProber, String> {
-        Ok(TcpProber { tcp: self.clone(), names: Names::default() })
+    fn prober(&self, setting: &Setting) -> Result<TcpProber, String> {
+        Ok(TcpProber { tcp: self.clone(), names: Names::default(), facts: setting.facts })
     }
 
     fn looks_at(&self) -> String {
@@ -52,17 +53,17 @@ every   = "100ms"
 
 impl Prober for TcpProber {
     async fn look(&self) -> Result<Seen, Miss> {
-        let mut phases = Phases::default();
-        match self.talk(&mut phases).await {
-            Ok(()) => Ok(Seen { phases }),
-            Err(miss) => Err(Miss { phases, ..miss }),
+        let mut trace = Trace::new(self.facts);
+        match self.talk(&mut trace).await {
+            Ok(()) => Ok(Seen { trace }),
+            Err(miss) => Err(Miss { trace, ..miss }),
         }
     }
 }
 
 impl TcpProber {
-    async fn talk(&self, phases: &mut Phases) -> Result<(), Miss> {
-        let Dialled { mut stream, peer } = self.tcp.address.dial(&self.names, phases).await?;
+    async fn talk(&self, trace: &mut Trace) -> Result<(), Miss> {
+        let Dialled { mut stream, peer } = self.tcp.address.dial(&self.names, trace).await?;
         let begun = Instant::now();
         if let Some(words) = &self.tcp.send {
             stream.write_all(words.as_bytes()).await.map_err(|why| broken(peer, &why))?;
@@ -83,9 +84,10 @@ impl TcpProber {
                     )));
                 }
             };
-            phases.first_byte.get_or_insert_with(|| begun.elapsed());
+            trace.first_byte.get_or_insert_with(|| begun.elapsed());
             heard.extend_from_slice(&part[..length]);
         }
+        trace.note("answer", || beginning(&heard));
         Ok(())
     }
 }

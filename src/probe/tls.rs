@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::certificates;
 use super::dial::{Dialled, broken};
-use super::{Miss, Phases};
+use super::{Miss, Trace};
 
 /// Whom to trust.
 pub(super) enum Trust<'a> {
@@ -64,11 +65,16 @@ impl Tls {
     pub(super) async fn shake(
         &self,
         dialled: Dialled,
-        phases: &mut Phases,
+        trace: &mut Trace,
     ) -> Result<TlsStream<TcpStream>, Miss> {
         let begun = Instant::now();
         let shaken = self.connector.connect(self.name.clone(), dialled.stream).await;
-        phases.tls = Some(begun.elapsed());
+        trace.tls = Some(begun.elapsed());
+        if let Ok(stream) = &shaken
+            && trace.keeps
+        {
+            certificates::note(stream.get_ref().1, trace);
+        }
         shaken.map_err(|why| match why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(why) => Miss::new(format!("TLS with {}: {}", dialled.peer, refused(why))),
             None => in_handshake(dialled.peer, &why),

@@ -6,11 +6,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Engine, Latency};
-use crate::base::RunId;
-use crate::base::dice::fnv1a;
+use crate::fault::traffic::Feed;
 use crate::fault::{Refusal, Site};
-use crate::hands::queue::Queue;
-use crate::hands::rules::{self, QueueBy};
 use crate::host::target::Endpoint;
 
 /// What does it, with all its names.
@@ -18,14 +15,7 @@ use crate::host::target::Endpoint;
 #[serde(tag = "engine", rename_all = "kebab-case")]
 pub(super) enum Used {
     /// A packet queue, fed by a rule table.
-    Queue {
-        /// The table's name.
-        table: String,
-        /// The queue's number.
-        queue: u16,
-        /// How packets get from one to the other.
-        by: QueueBy,
-    },
+    Queue(Feed),
     /// A proxy.
     Proxy {
         /// Where it listens.
@@ -38,7 +28,7 @@ pub(super) enum Used {
 impl fmt::Display for Used {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Queue { table, queue, .. } => write!(f, "packet queue {queue} with rule table {table}"),
+            Self::Queue(feed) => feed.fmt(f),
             Self::Proxy { listen, to } => write!(f, "a proxy on {listen} to {to}"),
         }
     }
@@ -47,15 +37,8 @@ impl fmt::Display for Used {
 /// Which engines work here and with our rights, each with how, or with what is missing.
 #[must_use]
 pub fn abilities() -> Vec<(&'static str, Result<String, String>)> {
-    let queue = rules::probe().map_err(|why| why.to_string()).and_then(|by| {
-        free_queue(fnv1a(b"abilities")).map_err(|why| why.to_string())?;
-        Ok(match by {
-            QueueBy::Expression => "nf_tables hands packets to a queue".to_owned(),
-            QueueBy::Target => "nf_tables hands packets to a queue by the target NFQUEUE".to_owned(),
-        })
-    });
     vec![
-        ("queue", queue),
+        ("queue", Feed::ability()),
         ("proxy", Ok("TCP only, and clients must be pointed at its address, `listen`".to_owned())),
     ]
 }
@@ -90,30 +73,7 @@ impl Latency {
 fn queued(site: &Site) -> Result<Used, Refusal> {
     const REMEDY: &str =
         "or delay TCP without rights: give `listen = \"127.0.0.1:PORT\"`, and point the clients there";
-    let by = rules::probe().map_err(|why| site.refuse(why.to_string(), REMEDY))?;
-    let begin = fnv1a(format!("{} {}", site.run, site.fault).as_bytes());
-    let queue = free_queue(begin).map_err(|why| site.refuse(why.to_string(), REMEDY))?;
-    Ok(Used::Queue { table: table_name(site.run, queue), queue, by })
-}
-
-/// The name of the table that feeds a queue of a run.
-fn table_name(run: RunId, queue: u16) -> String {
-    format!("brownout_{run}_{queue}")
-}
-
-/// A queue number that nobody has now. It is taken for a moment, which touches no traffic.
-fn free_queue(begin: u64) -> Result<u16, crate::hands::queue::QueueError> {
-    const FIRST: u64 = 0x1000;
-    const TRIES: u64 = 16;
-    let numbers = (0..TRIES).map(|n| (FIRST + begin.wrapping_add(n) % (0x1_0000 - FIRST)) as u16);
-    let mut last = None;
-    for number in numbers {
-        match Queue::bind(number) {
-            Ok(_) => return Ok(number),
-            Err(why) => last = Some(why),
-        }
-    }
-    Err(last.unwrap_or(crate::hands::queue::QueueError::Taken(0)))
+    Ok(Used::Queue(Feed::choose(site, REMEDY)?))
 }
 
 fn proxied(site: &Site, listen: SocketAddr, endpoints: &[Endpoint]) -> Result<Used, Refusal> {

@@ -1,24 +1,16 @@
 //! When a packet is due: how long it waits, whose it is, and never before its elders.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::Direction;
-use super::paths::times;
-use crate::hands::flow::{self, Flow};
-use crate::hands::queue::Packet;
-use crate::host::process::{Identity, Process};
-use crate::host::socket::{Owners, Protocol, inodes};
-use crate::host::target::Endpoint;
-
-/// Flows remembered at once. More than that, and the oldest knowledge is thrown away.
-const MOST_FLOWS: usize = 65_536;
-/// Whose a flow is, is asked again after so long: a port may have changed hands.
-const FRESH: Duration = Duration::from_secs(5);
+use crate::fault::traffic::paths::times;
+use crate::fault::traffic::{Direction, MOST_FLOWS, Meant};
+use crate::hands::flow::Flow;
+use crate::hands::queue::{Fate, Packet};
+use crate::host::socket::Protocol;
 
 /// Decides when each packet is due.
 #[derive(Debug)]
@@ -29,7 +21,7 @@ pub(super) struct Pace {
     chance: ChaCha8Rng,
     /// When the last packet of each flow is due; kept only with jitter.
     turns: HashMap<Flow, Duration>,
-    whose: Option<Whose>,
+    meant: Meant,
 }
 
 impl Pace {
@@ -37,9 +29,9 @@ impl Pace {
         (delay, jitter): (Duration, Duration),
         direction: Direction,
         chance: ChaCha8Rng,
-        whose: Option<Whose>,
+        meant: Meant,
     ) -> Self {
-        Self { delay, jitter, direction, chance, turns: HashMap::new(), whose }
+        Self { delay, jitter, direction, chance, turns: HashMap::new(), meant }
     }
 
     /// Whether packets fall due in the order in which they come, whatever flow they are of.
@@ -47,24 +39,21 @@ impl Pace {
         self.jitter.is_zero() && self.direction != Direction::Both
     }
 
-    /// When a packet that came now is due; `None` when it is nobody's we mean.
-    pub(super) fn due(&mut self, packet: &Packet<'_>, now: Duration) -> Option<Duration> {
-        let seen = flow::of(packet.shown);
-        if let Some(whose) = &mut self.whose {
-            let (flow, opens) = seen?;
-            if !whose.ours(flow, opens, now) {
-                return None;
-            }
+    /// What becomes of a packet that came now.
+    pub(super) fn fate(&mut self, packet: &Packet<'_>, now: Duration) -> Fate {
+        let (meant, seen) = self.meant.flow(packet, now);
+        if !meant {
+            return Fate::Pass;
         }
-        let protocol = seen.map_or(Protocol::Udp, |(flow, _)| flow.protocol);
+        let protocol = seen.map_or(Protocol::Udp, |flow| flow.protocol);
         let mut wait = Duration::ZERO;
         for _ in 0..times(self.direction, packet.hook, packet.loopback, protocol) {
             wait += self.one_wait();
         }
         let due = now + wait;
         match seen {
-            Some((flow, _)) if !self.jitter.is_zero() => Some(self.after_its_elders(flow, due, now)),
-            _ => Some(due),
+            Some(flow) if !self.jitter.is_zero() => Fate::Hold(self.after_its_elders(flow, due, now)),
+            _ => Fate::Hold(due),
         }
     }
 
@@ -90,48 +79,6 @@ impl Pace {
     }
 }
 
-/// Tells the flows of some processes from those of others.
-#[derive(Debug)]
-pub(super) struct Whose {
-    owners: Owners,
-    processes: Vec<Identity>,
-    target: Vec<Endpoint>,
-    known: HashMap<Flow, (bool, Duration)>,
-}
-
-impl Whose {
-    pub(super) fn new(owners: Owners, processes: Vec<Identity>, target: Vec<Endpoint>) -> Self {
-        Self { owners, processes, target, known: HashMap::new() }
-    }
-
-    fn ours(&mut self, flow: Flow, opens: bool, now: Duration) -> bool {
-        match self.known.get(&flow) {
-            Some((ours, asked)) if !opens && now < *asked + FRESH => return *ours,
-            _ => {}
-        }
-        // The client's end: the other one is the target's.
-        let (near, far) = if self.is_target(flow.to) { (flow.from, flow.to) } else { (flow.to, flow.from) };
-        let inode = self.owners.inode(flow.protocol, near, far);
-        let ours = inode.is_some_and(|inode| {
-            self.processes
-                .iter()
-                .any(|process| Process::open(process).is_ok() && inodes(process.pid).contains(&inode))
-        });
-        if self.known.len() >= MOST_FLOWS {
-            self.known.clear();
-        }
-        self.known.insert(flow, (ours, now));
-        ours
-    }
-
-    fn is_target(&self, end: SocketAddr) -> bool {
-        self.target.iter().any(|target| {
-            target.address.is_none_or(|address| address == end.ip())
-                && target.port.is_none_or(|port| port == end.port())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -149,7 +96,7 @@ mod tests {
 
     fn pace(delay: u64, jitter: u64) -> Pace {
         let times = (Duration::from_micros(delay), Duration::from_micros(jitter));
-        Pace::new(times, Direction::To, Dice::new(1).stream("pace"), None)
+        Pace::new(times, Direction::To, Dice::new(1).stream("pace"), Meant::all())
     }
 
     proptest! {
@@ -163,8 +110,8 @@ mod tests {
             for (gap, port) in gaps {
                 now += Duration::from_micros(gap);
                 let bytes = packet(port);
-                let came = Packet { hook: Hook::Input, loopback: true, shown: &bytes };
-                let due = pace.due(&came, now).unwrap();
+                let came = Packet { hook: Hook::Input, loopback: true, shown: &bytes, whole: true };
+                let Fate::Hold(due) = pace.fate(&came, now) else { panic!("it is held") };
                 let (low, high) = (Duration::from_micros(delay - jitter), Duration::from_micros(delay + jitter));
                 let turn = last.get(&port).copied().unwrap_or_default();
                 prop_assert!(due >= turn, "a packet overtook its elder");
@@ -178,9 +125,9 @@ mod tests {
     fn without_jitter_every_packet_waits_exactly_the_delay_even_one_that_shows_no_flow() {
         let mut pace = pace(100, 0);
         for shown in [&packet(1)[..], &[], &[0x45; 10]] {
-            let came = Packet { hook: Hook::Input, loopback: false, shown };
+            let came = Packet { hook: Hook::Input, loopback: false, shown, whole: true };
             let now = Duration::from_secs(5);
-            assert_eq!(pace.due(&came, now), Some(now + Duration::from_micros(100)));
+            assert_eq!(pace.fate(&came, now), Fate::Hold(now + Duration::from_micros(100)));
         }
         assert!(pace.in_turn());
     }

@@ -1,22 +1,42 @@
-//! Where packets are held, so that a round trip gains the delay once, and throughput survives.
-//!
-//! A packet on its way in is nobody's any more and can wait. A TCP segment held on its way *out* stays
-//! charged to its sender, who then sends no more than about a millisecond's worth (TCP small queues,
-//! tcp_small_queue_check in net/ipv4/tcp_output.c): 5 Mbit/s at 25 ms. So where only one end is on this
-//! host, TCP is held on the way in, whichever way was asked: each round trip has exactly one such packet.
-//! UDP is held the way that was asked, since it may have only that one.
+//! Where packets are met: whichever end of the traffic is on this host, each way of it is met once.
 
-use super::Direction;
+use serde::{Deserialize, Serialize};
+
 use crate::hands::rules::{Hook, Traffic};
 use crate::host::socket::Protocol;
 use crate::host::target::Endpoint;
+
+/// Which way traffic is hurt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Towards the target.
+    To,
+    /// From the target.
+    From,
+    /// Each way.
+    Both,
+}
+
+impl Direction {
+    /// As it stands in a sentence about packets.
+    pub(in crate::fault) fn said(self) -> &'static str {
+        match self {
+            Self::To => "to",
+            Self::From => "from",
+            Self::Both => "to and from",
+        }
+    }
+}
+
+crate::words!(Direction, "direction", "to" => Self::To, "from" => Self::From, "both" => Self::Both);
 
 /// Any traffic.
 const ANYWHERE: Endpoint = Endpoint { address: None, port: None };
 
 /// Whose traffic to the target is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Clients {
+pub(in crate::fault) enum Clients {
     /// Everybody's.
     Anyone,
     /// That from these endpoints.
@@ -25,13 +45,39 @@ pub(super) enum Clients {
     Processes,
 }
 
-/// The rules for traffic to `target` and back. `here` says that the target is on this host, being processes
-/// that listen: traffic to others on the same port is then left alone.
-pub(super) fn paths(
+/// The rules for traffic to `target` and back, for what packets wait for. `here` says that the target is on this host,
+/// being processes that listen: traffic to others on the same port is then left alone.
+///
+/// A packet on its way in is nobody's any more and can wait. A TCP segment held on its way *out* stays
+/// charged to its sender, who then sends no more than about a millisecond's worth (TCP small queues,
+/// tcp_small_queue_check in net/ipv4/tcp_output.c): 5 Mbit/s at 25 ms. So where only one end is on this
+/// host, TCP is held on the way in, whichever way was asked: each round trip has exactly one such packet.
+/// UDP is held the way that was asked, since it may have only that one.
+pub(in crate::fault) fn waiting(
     direction: Direction,
     target: &[Endpoint],
     here: bool,
     clients: &Clients,
+) -> Vec<Traffic> {
+    rules(direction, target, here, clients, true)
+}
+
+/// The rules for traffic to `target` and back, each packet met on the way it goes: for what is no wait.
+pub(in crate::fault) fn going(
+    direction: Direction,
+    target: &[Endpoint],
+    here: bool,
+    clients: &Clients,
+) -> Vec<Traffic> {
+    rules(direction, target, here, clients, false)
+}
+
+fn rules(
+    direction: Direction,
+    target: &[Endpoint],
+    here: bool,
+    clients: &Clients,
+    waits: bool,
 ) -> Vec<Traffic> {
     let from = match clients {
         Clients::At(endpoints) => endpoints.as_slice(),
@@ -44,19 +90,19 @@ pub(super) fn paths(
             let request = |hook, loopback| Traffic { hook, protocol, loopback, from: client, to: target };
             let reply = |hook, loopback| Traffic { hook, protocol, loopback, from: target, to: client };
             let (there, back) = (direction != Direction::From, direction != Direction::To);
-            let tcp = protocol == Protocol::Tcp;
+            let inside = waits && protocol == Protocol::Tcp;
             let server_may_be_here = *clients != Clients::Processes;
             let client_may_be_here = !here;
             // Both ends are on this host: both ways come in over loopback.
             rules.extend(there.then(|| request(Hook::Input, Some(true))));
             rules.extend(back.then(|| reply(Hook::Input, Some(true))));
             if server_may_be_here {
-                rules.extend((there || tcp).then(|| request(Hook::Input, Some(false))));
-                rules.extend((back && !tcp).then(|| reply(Hook::Output, Some(false))));
+                rules.extend((there || inside).then(|| request(Hook::Input, Some(false))));
+                rules.extend((back && !inside).then(|| reply(Hook::Output, Some(false))));
             }
             if client_may_be_here {
-                rules.extend((back || tcp).then(|| reply(Hook::Input, Some(false))));
-                rules.extend((there && !tcp).then(|| request(Hook::Output, Some(false))));
+                rules.extend((back || inside).then(|| reply(Hook::Input, Some(false))));
+                rules.extend((there && !inside).then(|| request(Hook::Output, Some(false))));
             }
             // Neither is: it passes through, to a container here or a network behind. A port alone is no reason
             // to touch what is others' business.
@@ -71,7 +117,7 @@ pub(super) fn paths(
 
 /// How often the delay is added to a packet that is held: a TCP packet coming in from elsewhere stands for
 /// both ways when both were asked.
-pub(super) fn times(direction: Direction, hook: Hook, loopback: bool, protocol: Protocol) -> u32 {
+pub(in crate::fault) fn times(direction: Direction, hook: Hook, loopback: bool, protocol: Protocol) -> u32 {
     let stands_for_both = protocol == Protocol::Tcp && hook == Hook::Input && !loopback;
     if direction == Direction::Both && stands_for_both { 2 } else { 1 }
 }
@@ -145,7 +191,7 @@ mod tests {
         let port = Endpoint { address: None, port: Some(6379) };
         for target in [at("10.0.0.1:6379"), port, Endpoint { port: None, ..at("10.0.0.1:1") }] {
             for direction in [Direction::To, Direction::From, Direction::Both] {
-                let rules = paths(direction, &[target], false, &Clients::Anyone);
+                let rules = waiting(direction, &[target], false, &Clients::Anyone);
                 for place in &PLACES {
                     if place.name == "passing" && target.address.is_none() {
                         continue;
@@ -174,6 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_wait_is_met_once_on_its_own_way_whatever_carries_it() {
+        for direction in [Direction::To, Direction::From, Direction::Both] {
+            let rules = going(direction, &[at("10.0.0.1:6379")], false, &Clients::Anyone);
+            for place in &PLACES {
+                for protocol in Protocol::ALL {
+                    let (client, server) = (at("10.0.0.9:40000"), at("10.0.0.1:6379"));
+                    let packet = |from, to| Traffic { hook: Hook::Input, protocol, loopback: None, from, to };
+                    let met = |hooks, packet: &Traffic| held(&rules, Direction::To, hooks, packet);
+                    let way = (
+                        met(place.request, &packet(client, server)),
+                        met(place.reply, &packet(server, client)),
+                    );
+                    let asked =
+                        (u32::from(direction != Direction::From), u32::from(direction != Direction::To));
+                    assert_eq!(way, asked, "{protocol:?} {direction:?} {}", place.name);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn other_traffic_gains_nothing() {
         let every = |rules: &[Traffic], direction, server: &str, wanted: u32, places: &[&str]| {
             for place in PLACES.iter().filter(|place| places.contains(&place.name)) {
@@ -184,30 +251,30 @@ mod tests {
             }
         };
         let all = ["both here", "server here", "client here", "passing"];
-        let named = paths(Direction::To, &[at("10.0.0.1:6379")], false, &Clients::Anyone);
+        let named = waiting(Direction::To, &[at("10.0.0.1:6379")], false, &Clients::Anyone);
         every(&named, Direction::To, "10.0.0.1:6380", 0, &all);
         every(&named, Direction::To, "10.0.0.2:6379", 0, &all);
         let port = Endpoint { address: None, port: Some(6379) };
         // What passes through is not touched for a port alone.
         every(
-            &paths(Direction::To, &[port], false, &Clients::Anyone),
+            &waiting(Direction::To, &[port], false, &Clients::Anyone),
             Direction::To,
             "10.0.0.1:6379",
             0,
             &["passing"],
         );
         // A process here is not its namesake elsewhere.
-        let process = paths(Direction::To, &[port], true, &Clients::Anyone);
+        let process = waiting(Direction::To, &[port], true, &Clients::Anyone);
         every(&process, Direction::To, "10.0.0.1:6379", 0, &["client here", "passing"]);
         every(&process, Direction::To, "10.0.0.1:6379", 1, &["both here", "server here"]);
         // Clients that are processes here cannot be elsewhere.
-        let ours = paths(Direction::To, &[port], false, &Clients::Processes);
+        let ours = waiting(Direction::To, &[port], false, &Clients::Processes);
         every(&ours, Direction::To, "10.0.0.1:6379", 0, &["server here", "passing"]);
         every(&ours, Direction::To, "10.0.0.1:6379", 1, &["both here", "client here"]);
         // Clients elsewhere, by address.
         for (client, gained) in [("10.0.0.9", 1), ("10.0.0.8", 0)] {
             let from = Endpoint { port: None, ..at(&format!("{client}:1")) };
-            let rules = paths(Direction::To, &[port], false, &Clients::At(vec![from]));
+            let rules = waiting(Direction::To, &[port], false, &Clients::At(vec![from]));
             every(
                 &rules,
                 Direction::To,

@@ -1,0 +1,107 @@
+//! Looks at traffic from outside: how long a TCP handshake takes, to the target and to somebody who was not named.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::super::{Effect, Site};
+use super::Reach;
+use crate::base::clock::since_boot;
+use crate::base::unit::say;
+use crate::host::socket::{self, Protocol};
+use crate::host::target::Endpoint;
+
+/// A handshake that takes longer is none.
+pub(in crate::fault) const PATIENCE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 3;
+
+/// Where a TCP handshake of our own meets the fault: it is on everybody's traffic, and the target has an address or
+/// listens here.
+pub(in crate::fault) fn reachable(site: &Site, reach: &Reach) -> Option<SocketAddr> {
+    if site.from.is_some() {
+        return None;
+    }
+    let listeners = socket::listeners();
+    reach.endpoints().iter().find_map(|endpoint| {
+        let port = endpoint.port?;
+        if let Some(address) = endpoint.address {
+            return Some(SocketAddr::new(address, port));
+        }
+        let here = listeners.iter().find(|l| l.protocol == Protocol::Tcp && l.at.port() == port)?.at;
+        Some(match (here.ip().is_unspecified(), here) {
+            (false, _) => here,
+            (true, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            (true, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        })
+    })
+}
+
+/// The shortest of a few: a busy host is late by itself.
+pub(in crate::fault) async fn shortest_connect(at: SocketAddr) -> Option<Duration> {
+    let mut shortest = connect_time(at, PATIENCE).await?;
+    for _ in 1..TRIES {
+        shortest = shortest.min(connect_time(at, PATIENCE).await?);
+    }
+    Some(shortest)
+}
+
+/// How long a TCP handshake takes. A refusal is a round trip too.
+pub(in crate::fault) async fn connect_time(at: SocketAddr, within: Duration) -> Option<Duration> {
+    let begun = since_boot();
+    let ended = tokio::time::timeout(within, TcpStream::connect(at)).await.ok()?;
+    let round_trip = ended.map_or_else(|why| why.kind() == std::io::ErrorKind::ConnectionRefused, |_| true);
+    round_trip.then(|| since_boot().saturating_sub(begun))
+}
+
+/// A listener of our own that nobody named, beside the traffic that is hurt: handshakes with it must stay as they were.
+#[derive(Debug)]
+pub(in crate::fault) struct Nearby {
+    listener: TcpListener,
+    at: SocketAddr,
+    before: Duration,
+}
+
+/// A handshake over loopback that takes so much longer was hurt; less is the noise of a host.
+const MOVED: Duration = Duration::from_millis(2);
+/// How often it is tried again before it counts as moved: a busy host is late by itself.
+const AGAIN: u32 = 40;
+
+impl Nearby {
+    /// Measures before the harm. `None` when there is no loopback, or the fault is on all of it.
+    pub(in crate::fault) async fn begin(reach: &Reach) -> Option<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let at = listener.local_addr().ok()?;
+        let named = |endpoint: &Endpoint| {
+            endpoint.address.is_none_or(|address| address == at.ip())
+                && endpoint.port.is_none_or(|port| port == at.port())
+        };
+        if reach.endpoints().iter().any(named) {
+            return None;
+        }
+        let before = shortest_connect(at).await?;
+        Some(Self { listener, at, before })
+    }
+
+    /// Measures again.
+    pub(in crate::fault) async fn spared(&self) -> Effect {
+        // What was accepted by the kernel for us must not fill its backlog.
+        let _ = self.listener.set_nonblocking(true);
+        let mut shortest: Option<Duration> = None;
+        for _ in 0..AGAIN {
+            while self.listener.accept().is_ok() {}
+            let Some(now) = connect_time(self.at, PATIENCE).await else { break };
+            let least = shortest.map_or(now, |shortest| shortest.min(now));
+            shortest = Some(least);
+            if least <= self.before + MOVED {
+                let (before, now) = (say(self.before), say(least));
+                return Effect::Confirmed(format!(
+                    "a TCP handshake with a port nobody named took {before} before and {now} now"
+                ));
+            }
+        }
+        let now = shortest.map_or_else(|| "fails now".to_owned(), |now| format!("takes {} now", say(now)));
+        let before = say(self.before);
+        Effect::Mismatch(format!("a TCP handshake with a port nobody named took {before} before and {now}"))
+    }
+}
