@@ -90,7 +90,7 @@ impl Docker {
         std::fs::create_dir_all(root.join("bin")).unwrap();
         std::fs::create_dir(root.join("data")).unwrap();
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "httpd", "sleep"] {
+        for name in ["sh", "httpd", "sleep", "wget"] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         let script = format!("tar -C {} -c . | docker import - tiny", root.display());
@@ -277,7 +277,8 @@ fn what_must_not_be_hurt_is_refused_with_its_remedy() {
     docker.web("brief", &["--rm"]);
     docker.web("precious", &["--label", "brownout.protect=true"]);
     docker.docker(&["create", "--name", "idle", "tiny", "/bin/sleep", "60"]);
-    let pause = |name: &str| docker.refused(&["container", "action=pause", "--container", name]);
+    let pause =
+        |name: &str| docker.refused(&["container", "action=pause", "--for", "1s", "--container", name]);
     let begin = |rest: &str| format!("error: fault `container` is refused: {rest}");
     assert_eq!(pause("wbe"), begin("there is no container `wbe`; there are: brief, idle, precious, web"));
     assert_eq!(
@@ -323,7 +324,7 @@ fn the_faults_of_processes_and_places_reach_into_a_container() {
     eventually("both of its processes run", settled);
     for arguments in [
         &["pause", "--for", "500ms", "--container", "web"][..],
-        &["starve", "quota=0.1 cores", "--for", "1s", "--container", "web"],
+        &["starve", "quota=0.1 cores", "--for", "3s", "--container", "web"],
         &["threads", "leave=2", "--for", "500ms", "--container", "web"],
     ] {
         let output = docker.inject(arguments).output().unwrap();
@@ -337,6 +338,31 @@ fn the_faults_of_processes_and_places_reach_into_a_container() {
     let output = docker.inject(&["kill", "--container", "web"]).output().unwrap();
     assert!(said(&output).contains("1 of 1 processes gone"), "{}", said(&output));
     assert_eq!(docker.stands("web").0, "exited", "killed by its main process");
+}
+
+#[test]
+fn the_experiments_on_containers_end_as_they_say() {
+    let Some(docker) = Docker::new() else { return };
+    docker.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        "--restart",
+        "always",
+        "tiny",
+        "/bin/sh",
+        "-c",
+        "echo hello >/data/index.html; exec httpd -f -p 8080 -h /data",
+    ]);
+    for name in ["stands-still", "crashes", "short-of-processor"] {
+        let file = format!("{}/experiments/container/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "2s").output().unwrap();
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        docker.nothing_owed();
+    }
 }
 
 /// A daemon that answers every question with the same words, until the test ends.
@@ -414,7 +440,8 @@ fn a_daemon_that_is_absent_refuses_or_talks_nonsense_is_told_as_it_is() {
 fn a_process_that_the_daemon_counts_otherwise_is_not_hurt() {
     let world = World::new();
     let id = "ab".repeat(32);
-    let us = std::process::id();
+    let other = Owned::start(Command::new("sleep").arg("60"));
+    let us = other.pid();
     let socket = daemon(world.folder.path(), move |path| {
         if path.contains("all=1") {
             (200, format!(r#"[{{"Id": "{id}", "Names": ["/web"], "State": "running"}}]"#))

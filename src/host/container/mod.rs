@@ -407,7 +407,9 @@ async fn look_closely(container: &mut Container) -> Result<(), Trouble> {
     if container.pid == 0 {
         return Err(Trouble::new(format!("container {name} has ended"), "is it being restarted?"));
     }
-    if daemon.process().await.is_some_and(|pid| pid != 1 && Inside::of(container.pid).holds(pid)) {
+    // Process 1 listens for a daemon that systemd starts when it is asked.
+    let inside = |pid: i32| pid != 1 && Inside::of(container.pid).holds(pid);
+    if belongs(container.pid, &container.id) && daemon.process().await.is_some_and(inside) {
         return Err(Trouble::new(
             format!("{} itself runs in container {name}", daemon.brand),
             "aim at the containers that it runs",
