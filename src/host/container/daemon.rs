@@ -210,7 +210,7 @@ impl Daemon {
             return Err(self.refused(status, body));
         }
         serde_json::from_slice(body)
-            .map_err(|why| self.trouble(format!("its answer is not what Docker's API says: {why}")))
+            .map_err(|why| self.trouble(&format!("its answer is not what Docker's API says: {why}")))
     }
 
     fn refused(&self, status: u16, body: &[u8]) -> Trouble {
@@ -222,10 +222,10 @@ impl Daemon {
             |_| String::from_utf8_lossy(body).chars().take(200).collect(),
             |Said { message }| message,
         );
-        self.trouble(format!("it answers {status}: {}", said.trim()))
+        self.trouble(&format!("it answers {status}: {}", said.trim()))
     }
 
-    fn trouble(&self, why: String) -> Trouble {
+    fn trouble(&self, why: &str) -> Trouble {
         Trouble::new(
             format!("{} at {}: {why}", self.brand, self.socket.display()),
             format!("see what `{} ps` says", self.brand.program()),
@@ -240,7 +240,7 @@ impl Daemon {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 format!("start {}, or say where its socket is by {}", self.brand, self.variable())
             }
-            _ => return self.trouble(why.to_string()),
+            _ => return self.trouble(&why.to_string()),
         };
         Trouble::new(format!("{} at {}: {why}", self.brand, self.socket.display()), remedy)
     }
@@ -260,12 +260,12 @@ impl Daemon {
     async fn ask(&self, method: Method, path: &str, within: Duration) -> Result<(u16, Vec<u8>), Trouble> {
         let answered = tokio::time::timeout(within, self.ask_for_ever(method, path)).await;
         answered.unwrap_or_else(|_| {
-            Err(self.trouble(format!("no answer within {}", crate::base::unit::say(within))))
+            Err(self.trouble(&format!("no answer within {}", crate::base::unit::say(within))))
         })
     }
 
     async fn ask_for_ever(&self, method: Method, path: &str) -> Result<(u16, Vec<u8>), Trouble> {
-        let failed = |why: &dyn fmt::Display| self.trouble(why.to_string());
+        let failed = |why: &dyn fmt::Display| self.trouble(&why.to_string());
         let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.unreachable(&why))?;
         let (mut send, connection) = handshake(TokioIo::new(stream)).await.map_err(|why| failed(&why))?;
         let _driver = EndsWith(tokio::spawn(async move {
@@ -311,24 +311,23 @@ pub(super) fn daemons(variable: impl Fn(&str) -> Option<String>) -> (Vec<Daemon>
                 found.push(Daemon { brand, socket });
             }
         };
-        match variable(name).filter(|value| !value.is_empty()) {
-            Some(value) => match value.strip_prefix("unix://") {
+        if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
+            match value.strip_prefix("unix://") {
                 Some(path) => add(Path::new(path)),
                 None => troubles.push(Trouble::new(
                     format!("{name} is {value}, whose containers may be on another machine"),
                     format!("run brownout there, or set {name}=unix:///PATH"),
                 )),
-            },
-            None => {
-                let own = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
-                let users = std::fs::read_dir("/run/user").into_iter().flatten().flatten();
-                let users = own.into_iter().chain(users.map(|entry| entry.path()));
-                std::iter::once(PathBuf::from(usual[0]))
-                    .chain(users.map(|folder| folder.join(usual[1])))
-                    .filter(|socket| socket.symlink_metadata().is_ok())
-                    .for_each(|socket| add(&socket));
             }
+            continue;
         }
+        let own = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let users = std::fs::read_dir("/run/user").into_iter().flatten().flatten();
+        let users = own.into_iter().chain(users.map(|entry| entry.path()));
+        std::iter::once(PathBuf::from(usual[0]))
+            .chain(users.map(|folder| folder.join(usual[1])))
+            .filter(|socket| socket.symlink_metadata().is_ok())
+            .for_each(|socket| add(&socket));
     }
     (found, troubles)
 }
