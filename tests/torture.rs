@@ -137,9 +137,6 @@ impl Arena {
                 state.0.push(format!("file: {file}"));
             }
         }
-        for entry in std::fs::read_dir(self.here().join("tmp")).unwrap().flatten() {
-            state.0.push(format!("temp: {}", entry.file_name().to_string_lossy()));
-        }
         state
     }
 
@@ -433,68 +430,6 @@ fn two_runs_at_once_are_fine_unless_they_want_the_same() {
 fn own_undo(arena: &Arena) -> String {
     let here = arena.here().display();
     format!("undo=['rm', '-f', '{here}/flag', '{here}/begun']")
-}
-
-#[test]
-fn every_kind_of_leftover_is_found() {
-    let Some(arena) = Arena::new() else { return };
-    let before = arena.seen();
-    let found = |what: &str, words: &str| {
-        let left = arena.seen().differs_from(&before);
-        assert!(left.iter().any(|line| line.contains(words)), "{what} is not found in {left:?}");
-    };
-    let clean = |what: &str| eventually(what, || arena.seen() == before);
-    let inside = |line: &str| {
-        let (program, rest) = line.split_once(' ').unwrap();
-        assert!(arena.netns.command(program).args(rest.split(' ')).status().unwrap().success(), "{line}");
-    };
-    inside("nft add table inet left");
-    found("a table", "+ table: table inet left");
-    inside("nft delete table inet left");
-    inside("tc qdisc add dev lo root pfifo");
-    found("a qdisc", "pfifo");
-    inside("tc qdisc del dev lo root");
-    clean("the qdisc is as it was");
-
-    let listening =
-        "import socket,time; s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); time.sleep(60)";
-    let listener = Owned::start(arena.netns.command("python3").args(["-c", listening]));
-    eventually("it listens", || !arena.netns.prints("ss", &["-Hltn"]).is_empty());
-    found("a listener", "+ listener: ");
-    drop(listener);
-    clean("the listener is gone");
-
-    let place = arena.here().join("tmp/mounted");
-    std::fs::create_dir(&place).unwrap();
-    found("a temporary folder", "+ temp: mounted");
-    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&place).status().unwrap().success());
-    found("a mount", "+ mount: ");
-    assert!(Command::new("umount").arg(&place).status().unwrap().success());
-    std::fs::remove_dir(&place).unwrap();
-
-    std::fs::create_dir_all(arena.state().join("undo")).unwrap();
-    std::fs::write(arena.state().join("undo/0.log"), "").unwrap();
-    found("a log", "+ state: 0.log");
-    std::fs::remove_file(arena.state().join("undo/0.log")).unwrap();
-    std::fs::write(arena.disk.0.path().join("blocks"), vec![1; 1 << 20]).unwrap();
-    found("taken blocks", "+ free blocks: ");
-    found("a taken inode", "+ free inodes: ");
-    std::fs::remove_file(arena.disk.0.path().join("blocks")).unwrap();
-
-    assert!(signal("-STOP", arena.paused.pid()));
-    eventually("it stands", || arena.seen() != before);
-    found("a stopped process", "State:\tT");
-    assert!(signal("-CONT", arena.paused.pid()));
-    clean("it goes on");
-
-    let mut marked = arena.netns.command("sleep");
-    // SAFETY: system calls only.
-    unsafe { marked.pre_exec(|| brownout::host::mark::put_on_ourselves(1 << 62 | 7)) };
-    let marked = Owned::start(marked.arg("60"));
-    eventually("it is there", || arena.seen() != before);
-    found("a marked process", "+ left running: ");
-    drop(marked);
-    clean("the marked process is gone");
 }
 
 #[test]

@@ -213,6 +213,84 @@ impl fmt::Display for Percent {
     }
 }
 
+/// How much a line carries.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Bitrate(f64);
+
+impl Bitrate {
+    /// Bits a second.
+    #[must_use]
+    pub fn bits(self) -> f64 {
+        self.0
+    }
+
+    /// How long so many bytes take; 0 at an infinite rate.
+    #[must_use]
+    pub fn takes(self, bytes: u64) -> Duration {
+        Duration::try_from_secs_f64(bytes as f64 * 8.0 / self.0).unwrap_or(Duration::MAX)
+    }
+
+    /// The mean over a while.
+    #[must_use]
+    pub fn of(bytes: u64, took: Duration) -> Self {
+        Self(bytes as f64 * 8.0 / took.as_secs_f64().max(1e-9))
+    }
+}
+
+impl FromStr for Bitrate {
+    type Err = NotAQuantity;
+
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        const WANTED: &str = "a bit rate such as \"10Mbit/s\", \"500kbit/s\" or \"2MB/s\"";
+        let (number, unit) = number_and_unit(text, WANTED)?;
+        let factor = match unit {
+            "bit/s" => 1.0,
+            "kbit/s" | "Kbit/s" => 1e3,
+            "Mbit/s" => 1e6,
+            "Gbit/s" => 1e9,
+            "B/s" => 8.0,
+            "kB/s" | "KB/s" => 8e3,
+            "MB/s" => 8e6,
+            "GB/s" => 8e9,
+            "KiB/s" => 8.0 * 1024.0,
+            "MiB/s" => 8.0 * 1_048_576.0,
+            "GiB/s" => 8.0 * 1_073_741_824.0,
+            "" => return Err(wrong(text, WANTED, ": the unit is missing")),
+            _ => return Err(wrong(text, WANTED, ": the unit is unknown")),
+        };
+        let bits = number * factor;
+        if bits <= 0.0 {
+            return Err(wrong(text, WANTED, ": it must be above zero"));
+        }
+        if bits > 1e15 {
+            return Err(wrong(text, WANTED, ": it exceeds a petabit a second"));
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl fmt::Display for Bitrate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (factor, unit) = match self.0 {
+            bits if bits >= 0.999_5e9 => (1e9, "Gbit/s"),
+            bits if bits >= 0.999_5e6 => (1e6, "Mbit/s"),
+            bits if bits >= 0.999_5e3 => (1e3, "kbit/s"),
+            _ => (1.0, "bit/s"),
+        };
+        let value = self.0 / factor;
+        let digits = if value >= 99.95 {
+            0
+        } else if value >= 9.995 {
+            1
+        } else {
+            2
+        };
+        let text = format!("{value:.digits$}");
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        write!(f, "{text} {unit}")
+    }
+}
+
 /// How often something happens.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Rate(f64);
@@ -274,6 +352,26 @@ impl fmt::Display for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bit_rates_are_read_and_said() {
+        for (text, bits, said) in [
+            ("10Mbit/s", 1e7, "10 Mbit/s"),
+            ("2MB/s", 1.6e7, "16 Mbit/s"),
+            ("1.5 Gbit/s", 1.5e9, "1.5 Gbit/s"),
+            ("1KiB/s", 8192.0, "8.19 kbit/s"),
+            ("9bit/s", 9.0, "9 bit/s"),
+        ] {
+            let rate: Bitrate = text.parse().unwrap();
+            assert!((rate.bits() - bits).abs() < 1e-6 && rate.to_string() == said, "{text} {rate}");
+        }
+        for text in ["10", "10Mbit", "10/s", "0bit/s", "-1Mbit/s", "2e9Gbit/s", "9999999Gbit/s"] {
+            assert!(text.parse::<Bitrate>().is_err(), "{text}");
+        }
+        let rate: Bitrate = "8Mbit/s".parse().unwrap();
+        assert_eq!(rate.takes(1_000_000), Duration::from_secs(1));
+        assert_eq!(Bitrate::of(1_000_000, Duration::from_secs(1)), rate);
+    }
 
     #[test]
     fn between_two_quantities_lies_one_in_a_unit_that_both_have() {

@@ -2,6 +2,7 @@
 //! cases. Records without a fault stand in its second section.
 
 pub mod ability;
+mod bandwidth;
 mod beneath;
 mod clock;
 mod container;
@@ -551,6 +552,7 @@ kinds! {
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
     Loss: loss::Loss, traffic::Queued;
+    Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;
     }

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::mistake::Mistakes;
 use super::node::{Key, Node, Place, Value};
-use crate::base::{Bytes, Percent, Rate, unit};
+use crate::base::{Bitrate, Bytes, Percent, Rate, unit};
 
 /// A type that can stand as a value in a file.
 pub trait Read: Sized {
@@ -273,6 +273,7 @@ macro_rules! quantities {
 
 quantities! {
     Duration, "duration", unit::duration, r"^\s*([0-9.]+\s*(ns|us|µs|ms|s|m|min|h|d)\s*)+$";
+    Bitrate, "bit rate", str::parse::<Bitrate>, r"^\s*[0-9.]+\s*([kKMG]?bit|[kKMG]?B|[KMG]iB)/s\s*$";
     Bytes, "size", str::parse::<Bytes>, r"^\s*[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)\s*$";
     Percent, "percentage", str::parse::<Percent>, r"^\s*[0-9.]+\s*%\s*$";
     Rate, "rate", str::parse::<Rate>, r"^\s*[0-9.]+\s*/(s|m|min|h)\s*$";

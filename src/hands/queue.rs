@@ -60,6 +60,8 @@ pub struct Packet<'a> {
     pub shown: &'a [u8],
     /// Whether that is all of it.
     pub whole: bool,
+    /// How many bytes it has in all.
+    pub bytes: u32,
 }
 
 /// What becomes of a packet. Times are since boot.
@@ -524,7 +526,7 @@ fn arrived(kind: i32, body: &[u8]) -> Option<Arrived<'_>> {
     }
     let bytes = whole.unwrap_or(shown.len() as u32);
     let whole = bytes as usize == shown.len();
-    Some(Arrived { id: id?, bytes, packet: Packet { hook, loopback, shown, whole } })
+    Some(Arrived { id: id?, bytes, packet: Packet { hook, loopback, shown, whole, bytes } })
 }
 
 /// Room for many datagrams in one system call.

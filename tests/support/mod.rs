@@ -7,10 +7,16 @@
     reason = "a test that cannot go on should say so and stop"
 )]
 
+pub mod calls;
+pub mod stage;
+pub mod state;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+pub use state::MachineState;
 
 pub const LIMIT: Duration = Duration::from_mins(1);
 
@@ -229,77 +235,5 @@ impl Netns {
     pub fn prints(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
-
-/// What a machine looks like to whoever looks for leftovers: each line is one thing, and two equal states have
-/// equal lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MachineState(pub Vec<String>);
-
-impl MachineState {
-    /// Rule tables and queueing disciplines of a namespace, listeners in it, mounts, files below a folder (the
-    /// state folder's lock excepted), free space of a disk, how watched processes stand, and processes that
-    /// bear a brownout mark or run its watchdog for this state folder.
-    pub fn of(netns: &Netns, state: &Path, disk: &Path, watched: &[u32]) -> Self {
-        let mut lines = Vec::new();
-        let mut add = |what: &str, text: String| {
-            lines.extend(text.lines().map(|line| format!("{what}: {}", line.trim())));
-        };
-        add("table", netns.prints("nft", &["list", "tables"]));
-        add("qdisc", netns.prints("tc", &["qdisc", "show"]));
-        add("listener", netns.prints("ss", &["-Hltnu"]));
-        // Others mount and unmount meanwhile: what lies in this world is ours.
-        let world = state.parent().unwrap().display().to_string();
-        let place = disk.display().to_string();
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        mounts
-            .lines()
-            .filter(|line| line.contains(&world) || line.contains(&place))
-            .for_each(|line| add("mount", line.to_owned()));
-        for entry in std::fs::read_dir(state.join("undo")).into_iter().flatten().flatten() {
-            if entry.file_name() != "lock" {
-                add("state", entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        let stat = nix::sys::statvfs::statvfs(disk).unwrap();
-        add("free blocks", stat.blocks_available().to_string());
-        add("free inodes", stat.files_free().to_string());
-        for pid in watched {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let kept: Vec<&str> = status
-                .lines()
-                .filter(|line| line.starts_with("TracerPid") || line.starts_with("State:\tT"))
-                .collect();
-            add("process", format!("{pid} {}", kept.join(" ")));
-        }
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let read = |file: &str| {
-                let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).replace('\0', " ")
-            };
-            let inside = std::fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == netns.file());
-            let (command, limits) = (read("cmdline"), read("limits"));
-            // A mark is some 2^62 microseconds of real time.
-            let limit = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"));
-            let marked = limit
-                .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
-                .is_some_and(|limit| limit >= 1 << 62);
-            let of_this_world = inside || command.contains(&world);
-            if of_this_world
-                && (marked || command.contains("brownout") || read("environ").contains("BROWNOUT_SERVICE="))
-            {
-                add("left running", command);
-            }
-        }
-        lines.sort();
-        Self(lines)
-    }
-
-    /// What is here and was not there, and the other way round.
-    pub fn differs_from(&self, before: &Self) -> Vec<String> {
-        let more = self.0.iter().filter(|line| !before.0.contains(line)).map(|line| format!("+ {line}"));
-        let less = before.0.iter().filter(|line| !self.0.contains(line)).map(|line| format!("- {line}"));
-        more.chain(less).collect()
     }
 }

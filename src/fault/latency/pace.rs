@@ -110,7 +110,7 @@ mod tests {
             for (gap, port) in gaps {
                 now += Duration::from_micros(gap);
                 let bytes = packet(port);
-                let came = Packet { hook: Hook::Input, loopback: true, shown: &bytes, whole: true };
+                let came = Packet { hook: Hook::Input, loopback: true, shown: &bytes, whole: true, bytes: 28 };
                 let Fate::Hold(due) = pace.fate(&came, now) else { panic!("it is held") };
                 let (low, high) = (Duration::from_micros(delay - jitter), Duration::from_micros(delay + jitter));
                 let turn = last.get(&port).copied().unwrap_or_default();
@@ -125,7 +125,7 @@ mod tests {
     fn without_jitter_every_packet_waits_exactly_the_delay_even_one_that_shows_no_flow() {
         let mut pace = pace(100, 0);
         for shown in [&packet(1)[..], &[], &[0x45; 10]] {
-            let came = Packet { hook: Hook::Input, loopback: false, shown, whole: true };
+            let came = Packet { hook: Hook::Input, loopback: false, shown, whole: true, bytes: 28 };
             let now = Duration::from_secs(5);
             assert_eq!(pace.fate(&came, now), Fate::Hold(now + Duration::from_micros(100)));
         }
