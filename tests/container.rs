@@ -359,7 +359,7 @@ fn the_experiments_on_containers_end_as_they_say() {
     ]);
     for name in ["stands-still", "crashes", "short-of-processor"] {
         let file = format!("{}/experiments/container/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "2s").output().unwrap();
+        let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "7s").output().unwrap();
         assert!(output.status.success(), "{name}: {}", said(&output));
         docker.nothing_owed();
     }
