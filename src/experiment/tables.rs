@@ -510,6 +510,10 @@ impl Entry for Fault {
             fields.close(mistakes);
         }
         let harms: Option<Vec<AnyFault>> = harms.into_iter().collect();
+        // The levels of a ramp have their mistakes in common.
+        if let Some((what, remedy)) = harms.iter().flatten().find_map(|harm| harm.check().err()) {
+            mistakes.error(kind.place, what, remedy);
+        }
         let lasting = match harms.as_ref().and_then(|harms| harms.first()) {
             Some(harm) => harm.lasting(),
             None => AnyFault::lasts(&kind.text)?,

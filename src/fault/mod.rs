@@ -11,12 +11,14 @@ mod disk_fill;
 mod exec;
 mod fds;
 mod fenced;
+mod http;
 mod inode_fill;
 mod kill;
 mod latency;
 mod loss;
 mod memory;
 mod pause;
+mod reset;
 mod service;
 mod starve;
 mod threads;
@@ -259,6 +261,10 @@ trait Fault {
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
 
+    /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
+    fn check(&self) -> Result<(), (String, String)> {
+        Ok(())
+    }
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
     /// Does the harm. Called only once the record is on disk.
@@ -449,6 +455,14 @@ macro_rules! kinds {
                 match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
+            /// Whether fields that are right one by one make sense together.
+            ///
+            /// # Errors
+            /// What is wrong, and the remedy.
+            pub fn check(&self) -> Result<(), (String, String)> {
+                match self { $(Self::$variant(fault) => fault.check(),)* }
+            }
+
             /// The harm in a sentence.
             #[must_use]
             pub fn harm(&self, site: &Site) -> String {
@@ -551,7 +565,9 @@ kinds! {
     Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Http: http::Http, http::Intercepted;
     Loss: loss::Loss, traffic::Queued;
+    Reset: reset::Reset, reset::Cut;
     Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;

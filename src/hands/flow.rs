@@ -19,11 +19,7 @@ pub struct Flow {
 /// it: another protocol, a later fragment, too short.
 #[must_use]
 pub fn of(packet: &[u8]) -> Option<(Flow, bool)> {
-    let (source, destination, protocol, transport) = match packet.first()? >> 4 {
-        4 => v4(packet)?,
-        6 => v6(packet)?,
-        _ => return None,
-    };
+    let (source, destination, protocol, transport, _) = split(packet)?;
     let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
     let protocol = Protocol::ALL.into_iter().find(|known| known.number() == protocol)?;
     // The flags of a TCP header (RFC 9293) are its fourteenth byte; SYN is the second bit.
@@ -36,8 +32,17 @@ pub fn of(packet: &[u8]) -> Option<(Flow, bool)> {
     Some((flow, opens))
 }
 
-/// Source, destination, protocol, and what follows the IP header.
-type Split<'a> = (IpAddr, IpAddr, u8, &'a [u8]);
+/// Source, destination, protocol, what follows the IP header as far as it is shown, and how long that is in truth.
+type Split<'a> = (IpAddr, IpAddr, u8, &'a [u8], usize);
+
+/// Takes a packet apart; `None` for a fragment other than the first, and for what is no IP.
+pub(super) fn split(packet: &[u8]) -> Option<Split<'_>> {
+    match packet.first()? >> 4 {
+        4 => v4(packet),
+        6 => v6(packet),
+        _ => None,
+    }
+}
 
 /// RFC 791. A fragment other than the first has no ports.
 fn v4(packet: &[u8]) -> Option<Split<'_>> {
@@ -49,8 +54,9 @@ fn v4(packet: &[u8]) -> Option<Split<'_>> {
         let octets: [u8; 4] = header.get(at..at + 4)?.try_into().ok()?;
         Some(Ipv4Addr::from(octets).into())
     };
-    let length = usize::from(header[0] & 15) * 4;
-    Some((address(12)?, address(16)?, header[9], packet.get(length.max(20)..)?))
+    let length = (usize::from(header[0] & 15) * 4).max(20);
+    let whole = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    Some((address(12)?, address(16)?, header[9], packet.get(length..)?, whole.saturating_sub(length)))
 }
 
 /// RFC 8200, with the extension headers that may stand before the transport's.
@@ -64,13 +70,17 @@ fn v6(packet: &[u8]) -> Option<Split<'_>> {
         let octets: [u8; 16] = header.get(at..at + 16)?.try_into().ok()?;
         Some(Ipv6Addr::from(octets).into())
     };
+    let whole = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let (mut next, mut rest) = (header[6], packet.get(40..)?);
     loop {
         let length = match next {
             HOP_BY_HOP | ROUTING | DESTINATION => usize::from(*rest.get(1)?) * 8 + 8,
             FRAGMENT if u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]) & 0xfff8 == 0 => 8,
             FRAGMENT => return None,
-            _ => return Some((address(8)?, address(24)?, next, rest)),
+            _ => {
+                let extensions = packet.len() - 40 - rest.len();
+                return Some((address(8)?, address(24)?, next, rest, whole.saturating_sub(extensions)));
+            }
         };
         next = *rest.first()?;
         rest = rest.get(length..)?;

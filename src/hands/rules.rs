@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,8 @@ pub struct Traffic {
     pub from: Endpoint,
     /// Whither.
     pub to: Endpoint,
+    /// Only what asks for a TCP connection.
+    pub opens: bool,
 }
 
 /// How a rule hands packets to a queue.
@@ -216,6 +219,12 @@ impl Table {
              its expressions fib, tproxy and redir are needed)",
         ))?;
         Ok(table)
+    }
+
+    /// The number of the descriptor with which the table lives and dies.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.as_fd().as_raw_fd()
     }
 
     /// Ends the lease now: the rules stand and do nothing any more. What was redirected before goes on.
@@ -550,6 +559,9 @@ fn matching(traffic: &Traffic) -> Vec<Attributes> {
         let key = if traffic.hook == Hook::Output { libc::NFT_META_OIF } else { libc::NFT_META_IIF };
         let operation = if loopback { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
         rule.extend([meta(key), compare(operation, &LOOPBACK.to_ne_bytes())]);
+    }
+    if traffic.opens {
+        rule.extend(opens_a_connection());
     }
     rule.extend(between(&traffic.from, &traffic.to));
     rule

@@ -182,10 +182,8 @@ impl Owners {
     }
 
     fn exact(&self, protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Option<Found> {
-        // struct inet_diag_req_v2 with a struct inet_diag_sockid (include/uapi/linux/inet_diag.h).
         let family = if source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut request = vec![family as u8, protocol.number(), 0, 0];
-        request.extend(u32::MAX.to_ne_bytes()); // any state
+        let mut request = request(family, protocol, u32::MAX); // any state
         request.extend(source.port().to_be_bytes());
         request.extend(destination.port().to_be_bytes());
         request.extend(sixteen(source.ip()));
@@ -198,10 +196,39 @@ impl Owners {
         let mut buffer = [0; 4096];
         let answer = self.0.receive(&mut buffer, PATIENCE).ok()?;
         let found = messages(answer).find(|message| message.kind == SOCK_DIAG_BY_FAMILY)?;
-        // struct inet_diag_msg: the ports follow four bytes; the inode is its last word, at 68.
-        let port = u16::from_be_bytes(found.body.get(4..6)?.try_into().ok()?);
-        let inode = u32::from_ne_bytes(found.body.get(68..72)?.try_into().ok()?);
-        Some(Found { port, inode: u64::from(inode) })
+        let (port, inode) = (found.body.get(4..6)?.try_into().ok()?, inode(found.body)?);
+        Some(Found { port: u16::from_be_bytes(port), inode })
+    }
+
+    /// All established TCP connections of this host, each once per end that is here.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn established(&self) -> io::Result<Vec<Connection>> {
+        let mut found = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut request = request(family, Protocol::Tcp, 1 << TCP_ESTABLISHED);
+            request.resize(request.len() + ID, 0); // no matter which
+            let mut asked = Messages::new();
+            asked.push(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request, &Attributes::new());
+            self.0.send(asked.bytes())?;
+            'dump: loop {
+                for message in messages(self.0.receive(&mut buffer, PATIENCE)?) {
+                    match message.kind {
+                        SOCK_DIAG_BY_FAMILY => found.extend(connection(message.body)),
+                        libc::NLMSG_DONE => break 'dump,
+                        _ => match message.error() {
+                            // A kernel without IPv6 has none of its connections.
+                            Some(libc::ENOENT | libc::EOPNOTSUPP) => break 'dump,
+                            Some(why) if why != 0 => return Err(io::Error::from_raw_os_error(why)),
+                            _ => {}
+                        },
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -210,6 +237,63 @@ struct Found {
     inode: u64,
 }
 
+/// One end of an established TCP connection, as the kernel names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection {
+    /// This end.
+    pub local: SocketAddr,
+    /// The other.
+    pub remote: SocketAddr,
+    /// The inode of its socket.
+    pub inode: u64,
+    family: u8,
+    id: [u8; ID],
+}
+
+impl Connection {
+    /// The request that means exactly this one (struct inet_diag_req_v2): its cookie is no other socket's, not even
+    /// that of a later one with the same addresses.
+    #[must_use]
+    pub fn exactly(&self) -> Vec<u8> {
+        let mut request = request(i32::from(self.family), Protocol::Tcp, 1 << TCP_ESTABLISHED);
+        request.extend(self.id);
+        request
+    }
+}
+
+/// struct inet_diag_msg (include/uapi/linux/inet_diag.h): family, state, two bytes, then the id.
+fn connection(body: &[u8]) -> Option<Connection> {
+    let family = *body.first()?;
+    let id: [u8; ID] = body.get(4..4 + ID)?.try_into().ok()?;
+    let end = |port: usize, address: usize| -> Option<SocketAddr> {
+        let port = u16::from_be_bytes(id.get(port..port + 2)?.try_into().ok()?);
+        let ip: IpAddr = if i32::from(family) == libc::AF_INET {
+            <[u8; 4]>::try_from(id.get(address..address + 4)?).ok()?.into()
+        } else {
+            <[u8; 16]>::try_from(id.get(address..address + 16)?).ok()?.into()
+        };
+        Some(SocketAddr::new(ip.to_canonical(), port))
+    };
+    Some(Connection { local: end(0, 4)?, remote: end(2, 20)?, inode: inode(body)?, family, id })
+}
+
+/// The inode is the last word of a struct inet_diag_msg.
+fn inode(body: &[u8]) -> Option<u64> {
+    Some(u64::from(u32::from_ne_bytes(body.get(68..72)?.try_into().ok()?)))
+}
+
+/// The beginning of a struct inet_diag_req_v2; a struct inet_diag_sockid follows
+/// (include/uapi/linux/inet_diag.h).
+fn request(family: i32, protocol: Protocol, states: u32) -> Vec<u8> {
+    let mut request = vec![family as u8, protocol.number(), 0, 0];
+    request.extend(states.to_ne_bytes());
+    request
+}
+
+/// The bytes of a struct inet_diag_sockid: ports, addresses, interface, cookie.
+const ID: usize = 48;
+/// include/net/tcp_states.h
+const TCP_ESTABLISHED: u32 = 1;
 /// include/uapi/linux/sock_diag.h
 const SOCK_DIAG_BY_FAMILY: i32 = 20;
 
@@ -271,6 +355,23 @@ mod tests {
             let inode = owners.inode(Protocol::Udp, near, far).unwrap();
             assert!(inodes(us()).contains(&inode));
             assert_ne!(owners.inode(Protocol::Udp, far, near), Some(inode));
+        }
+    }
+
+    #[test]
+    fn established_connections_are_listed_by_both_their_ends_and_listeners_are_not() {
+        let owners = Owners::open().unwrap();
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let server = TcpListener::bind(bind).unwrap();
+            let at = server.local_addr().unwrap();
+            let of_it = |c: &Connection| c.local == at || c.remote == at;
+            assert!(!owners.established().unwrap().iter().any(of_it));
+            let client = TcpStream::connect(at).unwrap();
+            let (near, far) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+            let found = owners.established().unwrap();
+            let ours = found.iter().find(|c| (c.local, c.remote) == (near, far)).unwrap();
+            assert!(inodes(us()).contains(&ours.inode));
+            assert_eq!(found.iter().filter(|c| of_it(c)).count(), 2);
         }
     }
 

@@ -72,6 +72,16 @@ pub(in crate::fault) fn going(
     rules(direction, target, here, clients, false)
 }
 
+/// The rules for what asks `target` for a connection, each request met once.
+pub(in crate::fault) fn opening(target: &[Endpoint], here: bool, clients: &Clients) -> Vec<Traffic> {
+    let mut rules = going(Direction::To, target, here, clients);
+    rules.retain_mut(|rule| {
+        rule.opens = true;
+        rule.protocol == Protocol::Tcp
+    });
+    rules
+}
+
 fn rules(
     direction: Direction,
     target: &[Endpoint],
@@ -87,8 +97,9 @@ fn rules(
     for protocol in Protocol::ALL {
         for (target, client) in target.iter().flat_map(|target| from.iter().map(move |from| (*target, *from)))
         {
-            let request = |hook, loopback| Traffic { hook, protocol, loopback, from: client, to: target };
-            let reply = |hook, loopback| Traffic { hook, protocol, loopback, from: target, to: client };
+            let way = |hook, loopback, from, to| Traffic { hook, protocol, loopback, from, to, opens: false };
+            let request = |hook, loopback| way(hook, loopback, client, target);
+            let reply = |hook, loopback| way(hook, loopback, target, client);
             let (there, back) = (direction != Direction::From, direction != Direction::To);
             let inside = waits && protocol == Protocol::Tcp;
             let server_may_be_here = *clients != Clients::Processes;
@@ -179,7 +190,8 @@ mod tests {
         server: &str,
     ) -> (u32, u32) {
         let (client, server) = (at("10.0.0.9:40000"), at(server));
-        let packet = |from, to| Traffic { hook: Hook::Input, protocol, loopback: None, from, to };
+        let packet =
+            |from, to| Traffic { hook: Hook::Input, protocol, loopback: None, from, to, opens: false };
         (
             held(rules, direction, place.request, &packet(client, server)),
             held(rules, direction, place.reply, &packet(server, client)),
@@ -226,7 +238,14 @@ mod tests {
             for place in &PLACES {
                 for protocol in Protocol::ALL {
                     let (client, server) = (at("10.0.0.9:40000"), at("10.0.0.1:6379"));
-                    let packet = |from, to| Traffic { hook: Hook::Input, protocol, loopback: None, from, to };
+                    let packet = |from, to| Traffic {
+                        hook: Hook::Input,
+                        protocol,
+                        loopback: None,
+                        from,
+                        to,
+                        opens: false,
+                    };
                     let met = |hooks, packet: &Traffic| held(&rules, Direction::To, hooks, packet);
                     let way = (
                         met(place.request, &packet(client, server)),
