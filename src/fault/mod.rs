@@ -5,6 +5,7 @@ pub mod ability;
 mod bandwidth;
 mod beneath;
 mod clock;
+mod container;
 mod cpu;
 mod disk_fill;
 mod exec;
@@ -227,12 +228,22 @@ impl Drop for Held {
 pub enum Aim {
     /// Processes: `target`.
     Process,
+    /// Containers: `target = { container = ... }`.
+    Container,
     /// Traffic: `to`, and optionally `from`.
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
     /// Its own fields say it all.
     Nothing,
+}
+
+impl Aim {
+    /// Whether processes are hurt, which are found by `target` and counted.
+    #[must_use]
+    pub fn is_process(self) -> bool {
+        matches!(self, Self::Process | Self::Container)
+    }
 }
 
 /// One kind of harm: the struct read from the file.
@@ -543,6 +554,7 @@ macro_rules! kinds {
 kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
+    Container: container::Container, container::Contained;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Cpu: cpu::Cpu, cpu::Burning;
