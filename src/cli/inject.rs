@@ -66,6 +66,9 @@ struct Target {
     /// Processes of this cgroup, as /proc/PID/cgroup writes it
     #[arg(long, value_name = "CGROUP")]
     cgroup: Option<String>,
+    /// A container of Docker, podman or containerd: its name, the beginning of its id, or "label KEY=VALUE"
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
     /// This place: a directory
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
@@ -118,7 +121,7 @@ impl Inject {
         }
         if let Some(target) = self.target.selector() {
             let pick = match aim {
-                Aim::Process => format!(", pick = {{ count = {} }}", self.count),
+                Aim::Process | Aim::Container => format!(", pick = {{ count = {} }}", self.count),
                 _ => String::new(),
             };
             let key = if aim == Aim::Traffic { "to" } else { "target" };
@@ -159,6 +162,7 @@ impl Target {
         (self.pid_file.as_ref().map(|path| text("pid_file", &path.display())))
             .or_else(|| self.exe.as_ref().map(|exe| text("exe", exe)))
             .or_else(|| self.cmdline.as_ref().map(|pattern| text("cmdline", pattern)))
+            .or_else(|| self.container.as_ref().map(|name| text("container", name)))
             .or_else(|| self.listen.map(|port| format!("listen = {port}")))
             .or_else(|| self.unit.as_ref().map(|unit| text("unit", unit)))
             .or_else(|| self.cgroup.as_ref().map(|cgroup| text("cgroup", cgroup)))

@@ -8,6 +8,7 @@ use super::draft::known_names;
 use super::model::{BlastRadius, Limit};
 use super::tables::{self, Aimed, Named};
 use crate::file::{Mistakes, Place, Placed};
+use crate::host::container::Which;
 use crate::host::target::{Pick, Selector, Target};
 
 /// A regular expression may take so much memory.
@@ -109,8 +110,14 @@ pub(super) fn target(
     if let Some(unit) = &table.unit {
         say("unit", unit.value.as_ref().and_then(|name| unit_named(name, unit.place, mistakes)));
     }
-    if let Some(path) = &table.path {
-        say("path", path.value.clone().map(Selector::Path));
+    let which = table.container.as_ref().map(|text| container(text.value.as_ref()?, text.place, mistakes));
+    match (which, &table.path) {
+        (Some(which), Some(path)) => {
+            say("path", which.zip(path.value.clone()).map(|(which, path)| Selector::Inside(which, path)));
+        }
+        (Some(which), None) => say("container", which.map(Selector::Container)),
+        (None, Some(path)) => say("path", path.value.clone().map(Selector::Path)),
+        (None, None) => {}
     }
     match (&table.address, &table.port) {
         (Some(text), port) => {
@@ -133,10 +140,6 @@ pub(super) fn target(
         }
         (None, Some(port)) => say("port", port.value.map(|port| Selector::Port(port.0))),
         (None, None) => {}
-    }
-    if let Some(value) = &table.container {
-        not_yet("container", value.place, mistakes);
-        say("container", None);
     }
 
     let host = table.host.as_ref().map_or(Some(String::new()), |host| {
@@ -172,14 +175,6 @@ fn not_empty(text: &Placed<String>, called: &str, mistakes: &mut Mistakes) -> Op
         return None;
     }
     Some(value.clone())
-}
-
-fn not_yet(word: &str, place: Place, mistakes: &mut Mistakes) {
-    mistakes.error(
-        place,
-        format!("targets by `{word}` are not in this version yet"),
-        "find its processes by `cgroup`, `pid_file`, `listen` or `exe`",
-    );
 }
 
 /// The types of unit that have processes or stand for some (systemd.unit(5)).
@@ -231,6 +226,11 @@ fn host_named(name: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistak
     let remedy = known_names(name, names.hosts.iter().copied(), "hosts");
     mistakes.error(place, format!("there is no host `{name}`"), remedy);
     None
+}
+
+fn container(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Which> {
+    let remedy = "a name, the beginning of an id, or \"label KEY=VALUE\"";
+    Which::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
 }
 
 fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector> {
@@ -336,11 +336,8 @@ fn limit(text: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistakes) -
             }
             uid.map(Selector::Uid)
         }
+        "container" => container(value, place, mistakes).map(Selector::Container),
         "unit" => unit_named(value, place, mistakes),
-        "container" => {
-            not_yet(word, place, mistakes);
-            None
-        }
         other => {
             let what = format!("`{other}` is no way of finding a target");
             mistakes.error(place, what, known_names(other, SELECTORS.iter().copied(), "known"));

@@ -127,7 +127,8 @@ crate::kind! {
         uid: Placed<Uid> = optional,
         /// A unit of systemd.
         unit: Placed<String> = optional,
-        /// A container.
+        /// A container of Docker, podman or containerd: its name, its id or the beginning of that, or its compose
+        /// service; or `"label app=web"`. With `path`: a directory in it.
         container: Placed<String> = optional,
         /// Traffic to this address, with or without a port.
         address: Placed<String> = optional,

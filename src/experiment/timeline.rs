@@ -12,6 +12,7 @@ use crate::base::Percent;
 use crate::base::unit::say;
 use crate::fault::{Aim as Kind, AnyFault};
 use crate::file::{Key, Mistakes, Place, Placed};
+use crate::host::container::Which;
 use crate::host::target::{Pick, Selector};
 
 /// A step of a ramp is an injection and an undo, and should be longer than both.
@@ -273,7 +274,7 @@ fn in_steps(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
-        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => &["target"],
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Container | Kind::Place => &["target"],
         Kind::Files => &["target", "from"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
@@ -293,7 +294,9 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         fits(names_a, &harm.kind, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Group | Kind::Unit | Kind::Place => (read(&timing.target, harm.aim), None),
+        Kind::Process | Kind::Group | Kind::Unit | Kind::Container | Kind::Place => {
+            (read(&timing.target, harm.aim), None)
+        }
         Kind::Traffic => (read(&timing.to, harm.aim), read(&timing.from, harm.aim)),
         Kind::Files => (read(&timing.target, Kind::Place), read(&timing.from, Kind::Process)),
         Kind::Nothing => (None, None),
@@ -305,6 +308,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         let example = match harm.aim {
             Kind::Place | Kind::Files => "{ path = \"/var/lib/app\" }",
             Kind::Unit | Kind::Group => "{ unit = \"nginx.service\" }",
+            Kind::Container => "{ container = \"web\" }",
             _ => "{ service = \"redis\" }",
         };
         mistakes.error(
@@ -318,12 +322,13 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
 /// Whether a selector finds what it should name.
 fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let selector = &aim.target.selector;
-    let place = matches!(selector, Selector::Path(_));
+    let place = matches!(selector, Selector::Path(_) | Selector::Inside(..));
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
     let (wrong, remedy) = match names_a {
-        Kind::Process if place || endpoint => {
-            (true, "find processes by service, unit, pid_file, exe, cmdline, listen, cgroup or uid")
-        }
+        Kind::Process if place || endpoint => (
+            true,
+            "find processes by service, unit, container, pid_file, exe, cmdline, listen, cgroup or uid",
+        ),
         Kind::Unit if !matches!(selector, Selector::Unit(_)) => {
             (true, "such as { unit = \"nginx.service\" }")
         }
@@ -333,6 +338,9 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
             (true, "name it by unit, cgroup or service; `pause` holds single processes still")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
+        Kind::Container if !matches!(selector, Selector::Container(_)) => {
+            (true, "such as { container = \"web\" }")
+        }
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
         _ => (false, ""),
     };
@@ -341,6 +349,7 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
             Kind::Process => "processes",
             Kind::Group => "a whole cgroup",
             Kind::Unit => "a unit of systemd",
+            Kind::Container => "containers",
             Kind::Traffic => "traffic",
             Kind::Place | Kind::Files | Kind::Nothing => "a directory",
         };
@@ -467,6 +476,8 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
                     | Selector::Address(..)
                     | Selector::Port(_)
                     | Selector::Path(_)
+                    | Selector::Container(Which::Named(_))
+                    | Selector::Inside(Which::Named(_), _)
             )
     };
     let from = match (&earlier.from, &later.from) {
@@ -518,7 +529,7 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
             }
         }
         let Some(aim) = &harm.target else { continue };
-        if harm.aim != Kind::Process {
+        if !harm.aim.is_processes() {
             continue;
         }
         let all = match aim.target.pick {
@@ -540,7 +551,11 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
                 "every process of root is the whole machine, and brownout with it",
                 "find the processes by `exe`, `cgroup` or `listen`",
             ),
-            Selector::Uid(_) | Selector::Exe(_) | Selector::Cmdline(_) | Selector::Cgroup(_)
+            Selector::Uid(_)
+            | Selector::Exe(_)
+            | Selector::Cmdline(_)
+            | Selector::Cgroup(_)
+            | Selector::Container(Which::Labelled(_))
                 if all && limits.max_targets.is_none() =>
             {
                 mistakes.error(

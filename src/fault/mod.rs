@@ -5,6 +5,7 @@ pub mod ability;
 mod bandwidth;
 mod beneath;
 mod clock;
+mod container;
 mod corrupt;
 mod cpu;
 mod disk_error;
@@ -236,6 +237,8 @@ impl Drop for Held {
 pub enum Aim {
     /// Processes: `target`.
     Process,
+    /// Containers: `target = { container = ... }`.
+    Container,
     /// Traffic: `to`, and optionally `from`.
     Traffic,
     /// A directory: `target = { path = ... }`.
@@ -251,10 +254,10 @@ pub enum Aim {
 }
 
 impl Aim {
-    /// Whether it is processes, one way or the other, that are hurt.
+    /// Whether it is processes, one way or the other, that are hurt, which are found by `target` and counted.
     #[must_use]
     pub fn is_processes(self) -> bool {
-        matches!(self, Self::Process | Self::Group | Self::Unit)
+        matches!(self, Self::Process | Self::Group | Self::Unit | Self::Container)
     }
 
     /// Whether all of what is named is hurt, so that nothing is picked from it.
@@ -572,6 +575,7 @@ macro_rules! kinds {
 kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
+    Container: container::Container, container::Contained;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     DiskSlow: disk_slow::DiskSlow, gated::Gated;
