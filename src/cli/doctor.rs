@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Exit;
 use super::elsewhere::{other_state, owed_in};
 use crate::fault::AnyFault;
-use crate::fault::ability::{Ability, Extent, services};
+use crate::fault::ability::{Ability, Extent, containers, services};
 use crate::hands::namespace;
 use crate::host::rights::{Rights, kernel, setting};
 use crate::host::user::User;
@@ -112,7 +112,14 @@ fn examine(state: PathBuf) -> Findings {
         kernel: kernel(),
         user: name.map_or_else(|| format!("user {}", rights.uid), |name| format!("{name} ({})", rights.uid)),
         faults: AnyFault::abilities(&rights).into_iter().map(named).collect(),
-        ground: [("services", services(&rights)), ("network", network)].into_iter().map(named).collect(),
+        ground: [
+            ("services", services(&rights)),
+            ("network", network),
+            ("containers", containers(Some(Tier::Watchdog))),
+        ]
+        .into_iter()
+        .map(named)
+        .collect(),
         settings: SETTINGS.map(|name| (name, setting(name))).to_vec(),
         state_trouble: rights.can_write().err().map(|why| format!("{}: {why}", rights.place.display())),
         state,

@@ -60,6 +60,9 @@ struct Target {
     /// The process that listens on this TCP port
     #[arg(long, value_name = "PORT")]
     listen: Option<u16>,
+    /// A container of Docker, podman or containerd: its name, the beginning of its id, or "label KEY=VALUE"
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
     /// This place: a directory
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
@@ -112,7 +115,7 @@ impl Inject {
         }
         if let Some(target) = self.target.selector() {
             let pick = match aim {
-                Aim::Process => format!(", pick = {{ count = {} }}", self.count),
+                Aim::Process | Aim::Container => format!(", pick = {{ count = {} }}", self.count),
                 _ => String::new(),
             };
             let key = if aim == Aim::Traffic { "to" } else { "target" };
@@ -153,6 +156,7 @@ impl Target {
         (self.pid_file.as_ref().map(|path| text("pid_file", &path.display())))
             .or_else(|| self.exe.as_ref().map(|exe| text("exe", exe)))
             .or_else(|| self.cmdline.as_ref().map(|pattern| text("cmdline", pattern)))
+            .or_else(|| self.container.as_ref().map(|name| text("container", name)))
             .or_else(|| self.listen.map(|port| format!("listen = {port}")))
             .or_else(|| self.path.as_ref().map(|path| text("path", &path.display())))
     }

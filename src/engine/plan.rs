@@ -290,7 +290,7 @@ async fn look(
     }
     let entry = Entry { fault: fault.name.clone(), host: site.host.clone(), deadline: None, owed };
     planned.tier = entry.tier();
-    let count = site.target.processes.len().max(1) as u32;
+    let count = site.target.count().max(1) as u32;
     Ok((planned, entry.claims(), count))
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -15,12 +16,16 @@ use super::world::World;
 use crate::base::Clock;
 use crate::event::{Listener, StopReason, What};
 use crate::fault::Entry;
+use crate::hands::turn::settle;
 use crate::host::process::boot_id;
 use crate::probe::schedule::News;
 use crate::undo::{Header, LogError, UndoLog};
 
 /// Looks wait in a queue of this length; a flood beyond it waits in the probes, who count it as their own lateness.
 const QUEUE: usize = 16_384;
+
+/// After the end, answers that go through us and are under way get so long.
+const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// Where a run is kept, and what it runs on.
 pub struct Setting {
@@ -140,5 +145,6 @@ pub async fn run(
     if let Some(log) = Arc::into_inner(undo_log).and_then(|log| log.into_inner().ok()) {
         let _ = log.close(); // A file that stays owes nothing, and `recover` removes it.
     }
+    settle(UNDER_WAY);
     Ok(report)
 }

@@ -11,7 +11,7 @@ use crate::fault::{Aim, Refusal, Site};
 use crate::hands::Heartbeat;
 use crate::host::guarded::{self, CameBy};
 use crate::host::process::{Identity, Process};
-use crate::host::target::{self, Endpoint, Found, Pick, Selector, Target};
+use crate::host::target::{self, Endpoint, Found, NotFound, Pick, Selector, Target};
 
 /// What a file means that does not say how many.
 const ONE: Pick = Pick::Count(1);
@@ -44,9 +44,8 @@ impl World {
         let decision = fault.pick_of(nth);
         let find = |target: &Option<Target>, decision: &str| -> Result<Option<Found>, Refusal> {
             let Some(target) = target else { return Ok(None) };
-            let found = self
-                .find(target, decision)
-                .map_err(|why| refuse(format!("{}: {why}", target.selector), "is the target there?"))?;
+            let found =
+                self.find(target, decision).map_err(|NotFound { why, remedy }| refuse(why, &remedy))?;
             allowed(&self.experiment.blast_radius, target, &found, self)
                 .map_err(|why| refuse(why, "change [blast_radius], or the target"))?;
             Ok(Some(found))
@@ -59,13 +58,15 @@ impl World {
             // A service is killed by its main process, and it is its own affair what becomes of the others.
             found.processes = self.services.main(name).into_iter().collect();
         }
+        if let (Some(found), false) = (&mut target, fault.harm.lasting()) {
+            found.only_main();
+        }
         // Counted again each time: there may be more of them than when the plan was made.
         if let (Some(found), Some(most)) = (&target, self.experiment.blast_radius.max_targets)
             && !matches!(fault.target, Some(Target { selector: Selector::Service(_), .. }))
-            && found.processes.len() > most as usize
+            && found.count() > most as usize
         {
-            let why =
-                format!("{} targets fit, and [blast_radius] max_targets is {most}", found.processes.len());
+            let why = format!("{} targets fit, and [blast_radius] max_targets is {most}", found.count());
             return Err(refuse(why, "pick fewer, or raise it"));
         }
         let from = find(&fault.from, &format!("{decision}.from"))?;
@@ -108,8 +109,8 @@ impl World {
     /// Finds a target; a service of ours is found among what we started.
     ///
     /// # Errors
-    /// When a pid file cannot be read.
-    pub fn find(&self, target: &Target, decision: &str) -> std::io::Result<Found> {
+    /// When a pid file cannot be read, or a container cannot be had.
+    pub fn find(&self, target: &Target, decision: &str) -> Result<Found, NotFound> {
         if let Selector::Service(name) = &target.selector {
             let mut found = Found { said: format!("service {name}"), ..Found::default() };
             // A service is one target, whatever it consists of: unless said otherwise, all of it.
@@ -127,7 +128,7 @@ impl World {
     }
 
     /// The processes that may be hurt although a host cannot do without them.
-    fn also(&self, host: &str) -> std::io::Result<Vec<Identity>> {
+    fn also(&self, host: &str) -> Result<Vec<Identity>, NotFound> {
         let mut also = Vec::new();
         for limit in self.experiment.blast_radius.also.iter().filter(|limit| limit.is_on(host)) {
             let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: host.to_owned() };
@@ -174,7 +175,7 @@ fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) 
     let on_its_host = |limit: &&Limit| limit.is_on(&target.host);
     let names = |limit: &Limit| -> Result<Named, String> {
         let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: target.host.clone() };
-        let found = world.find(&whole, "limit").map_err(|why| format!("{}: {why}", limit.selector))?;
+        let found = world.find(&whole, "limit").map_err(|why| why.why)?;
         let processes = found.processes.iter().map(|process| process.identity().clone()).collect();
         Ok(Named { selector: limit.selector.to_string(), processes, found })
     };

@@ -8,6 +8,7 @@ use super::draft::known_names;
 use super::model::{BlastRadius, Limit};
 use super::tables::{self, Aimed, Named};
 use crate::file::{Mistakes, Place, Placed};
+use crate::host::container::Which;
 use crate::host::target::{Pick, Selector, Target};
 
 /// A regular expression may take so much memory.
@@ -106,8 +107,14 @@ pub(super) fn target(
     if let Some(uid) = &table.uid {
         say("uid", uid.value.map(|uid| Selector::Uid(uid.0)));
     }
-    if let Some(path) = &table.path {
-        say("path", path.value.clone().map(Selector::Path));
+    let which = table.container.as_ref().map(|text| container(text.value.as_ref()?, text.place, mistakes));
+    match (which, &table.path) {
+        (Some(which), Some(path)) => {
+            say("path", which.zip(path.value.clone()).map(|(which, path)| Selector::Inside(which, path)));
+        }
+        (Some(which), None) => say("container", which.map(Selector::Container)),
+        (None, Some(path)) => say("path", path.value.clone().map(Selector::Path)),
+        (None, None) => {}
     }
     match (&table.address, &table.port) {
         (Some(text), port) => {
@@ -131,11 +138,9 @@ pub(super) fn target(
         (None, Some(port)) => say("port", port.value.map(|port| Selector::Port(port.0))),
         (None, None) => {}
     }
-    for (word, value) in [("unit", &table.unit), ("container", &table.container)] {
-        if let Some(value) = value {
-            not_yet(word, value.place, mistakes);
-            say(word, None);
-        }
+    if let Some(value) = &table.unit {
+        not_yet("unit", value.place, mistakes);
+        say("unit", None);
     }
 
     let host = table.host.as_ref().map_or(Some(String::new()), |host| {
@@ -202,6 +207,11 @@ fn host_named(name: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistak
     let remedy = known_names(name, names.hosts.iter().copied(), "hosts");
     mistakes.error(place, format!("there is no host `{name}`"), remedy);
     None
+}
+
+fn container(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Which> {
+    let remedy = "a name, the beginning of an id, or \"label KEY=VALUE\"";
+    Which::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
 }
 
 fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector> {
@@ -307,7 +317,8 @@ fn limit(text: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistakes) -
             }
             uid.map(Selector::Uid)
         }
-        "unit" | "container" => {
+        "container" => container(value, place, mistakes).map(Selector::Container),
+        "unit" => {
             not_yet(word, place, mistakes);
             None
         }

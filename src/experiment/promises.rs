@@ -250,7 +250,7 @@ fn expect(
                     let remedy = known_names(text, known.iter().copied(), "faults");
                     mistakes.error(fault.place, format!("there is no fault `{text}`"), remedy);
                 }
-                Some(harm) if !harm.kind.is_empty() && harm.aim != crate::fault::Aim::Process => {
+                Some(harm) if !harm.kind.is_empty() && !harm.aim.is_process() => {
                     let what = format!("`{}` hurts no processes that could be back", harm.kind);
                     mistakes.error(fault.place, what, "wait for a probe that is \"good\" instead");
                 }

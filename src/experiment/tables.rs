@@ -127,7 +127,8 @@ crate::kind! {
         uid: Placed<Uid> = optional,
         /// A unit of systemd.
         unit: Placed<String> = optional,
-        /// A container.
+        /// A container of Docker, podman or containerd: its name, its id or the beginning of that, or its compose
+        /// service; or `"label app=web"`. With `path`: a directory in it.
         container: Placed<String> = optional,
         /// Traffic to this address, with or without a port.
         address: Placed<String> = optional,
@@ -482,13 +483,13 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     let lasting = AnyFault::lasts(kind).unwrap_or(false);
     let mut fields = Timing::fields();
     fields.retain(|field| match field.name {
-        "target" => matches!(aim, Aim::Process | Aim::Place),
+        "target" => aim.is_process() || aim == Aim::Place,
         "to" | "from" => aim == Aim::Traffic,
         _ => true,
     });
     for field in &mut fields {
         field.required |= (field.name == "for" && lasting && AnyFault::lasts_by_fields(kind) != Some(true))
-            || (field.name == "target" && matches!(aim, Aim::Process | Aim::Place))
+            || (field.name == "target" && (aim.is_process() || aim == Aim::Place))
             || (field.name == "to" && aim == Aim::Traffic);
     }
     fields
@@ -509,6 +510,10 @@ impl Entry for Fault {
             fields.close(mistakes);
         }
         let harms: Option<Vec<AnyFault>> = harms.into_iter().collect();
+        // The levels of a ramp have their mistakes in common.
+        if let Some((what, remedy)) = harms.iter().flatten().find_map(|harm| harm.check().err()) {
+            mistakes.error(kind.place, what, remedy);
+        }
         let lasting = match harms.as_ref().and_then(|harms| harms.first()) {
             Some(harm) => harm.lasting(),
             None => AnyFault::lasts(&kind.text)?,

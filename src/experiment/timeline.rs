@@ -12,6 +12,7 @@ use crate::base::Percent;
 use crate::base::unit::say;
 use crate::fault::Aim as Kind;
 use crate::file::{Key, Mistakes, Place, Placed};
+use crate::host::container::Which;
 use crate::host::target::{Pick, Selector};
 
 /// A step of a ramp is an injection and an undo, and should be longer than both.
@@ -266,7 +267,7 @@ fn in_steps(harm: &mut Harm, table: &tables::Fault, mistakes: &mut Mistakes) {
 fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistakes: &mut Mistakes) {
     let said = [("target", &timing.target), ("to", &timing.to), ("from", &timing.from)];
     let taken: &[&str] = match harm.aim {
-        Kind::Process | Kind::Place => &["target"],
+        Kind::Process | Kind::Container | Kind::Place => &["target"],
         Kind::Traffic => &["to", "from"],
         Kind::Nothing => &[],
     };
@@ -285,7 +286,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         fits(harm, &aim, mistakes).then_some(aim)
     };
     let (target, from) = match harm.aim {
-        Kind::Process | Kind::Place => (read(&timing.target), None),
+        Kind::Process | Kind::Container | Kind::Place => (read(&timing.target), None),
         Kind::Traffic => (read(&timing.to), read(&timing.from)),
         Kind::Nothing => (None, None),
     };
@@ -293,8 +294,11 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
     if let Some(first) = taken.first()
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
-        let example =
-            if harm.aim == Kind::Place { "{ path = \"/var/lib/app\" }" } else { "{ service = \"redis\" }" };
+        let example = match harm.aim {
+            Kind::Place => "{ path = \"/var/lib/app\" }",
+            Kind::Container => "{ container = \"web\" }",
+            _ => "{ service = \"redis\" }",
+        };
         mistakes.error(
             harm.place,
             format!("whom `{}` hurts is not said", harm.kind),
@@ -306,19 +310,23 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
 /// Whether a selector finds what a kind hurts.
 fn fits(harm: &Harm, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let selector = &aim.target.selector;
-    let place = matches!(selector, Selector::Path(_));
+    let place = matches!(selector, Selector::Path(_) | Selector::Inside(..));
     let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
     let (wrong, remedy) = match harm.aim {
         Kind::Process if place || endpoint => {
-            (true, "find processes by service, pid_file, exe, cmdline, listen, cgroup or uid")
+            (true, "find processes by service, container, pid_file, exe, cmdline, listen, cgroup or uid")
         }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
+        Kind::Container if !matches!(selector, Selector::Container(_)) => {
+            (true, "such as { container = \"web\" }")
+        }
         Kind::Place if !place => (true, "such as { path = \"/var/lib/app\" }"),
         _ => (false, ""),
     };
     if wrong {
         let hurts = match harm.aim {
             Kind::Process => "processes",
+            Kind::Container => "containers",
             Kind::Traffic => "traffic",
             Kind::Place | Kind::Nothing => "a directory",
         };
@@ -439,6 +447,8 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
                     | Selector::Address(..)
                     | Selector::Port(_)
                     | Selector::Path(_)
+                    | Selector::Container(Which::Named(_))
+                    | Selector::Inside(Which::Named(_), _)
             )
     };
     let from = match (&earlier.from, &later.from) {
@@ -461,7 +471,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
         } else {
             mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
         }
-    } else if earlier.kind != later.kind && later.aim == Kind::Process && earlier.aim == Kind::Process {
+    } else if earlier.kind != later.kind && later.aim.is_process() && earlier.aim.is_process() {
         mistakes.warn(
             later.place,
             format!(
@@ -490,7 +500,7 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
             }
         }
         let Some(aim) = &harm.target else { continue };
-        if harm.aim != Kind::Process {
+        if !harm.aim.is_process() {
             continue;
         }
         let all = match aim.target.pick {
@@ -512,7 +522,11 @@ pub(super) fn judge_blast_radius(harms: &[Harm], limits: &BlastRadius, mistakes:
                 "every process of root is the whole machine, and brownout with it",
                 "find the processes by `exe`, `cgroup` or `listen`",
             ),
-            Selector::Uid(_) | Selector::Exe(_) | Selector::Cmdline(_) | Selector::Cgroup(_)
+            Selector::Uid(_)
+            | Selector::Exe(_)
+            | Selector::Cmdline(_)
+            | Selector::Cgroup(_)
+            | Selector::Container(Which::Labelled(_))
                 if all && limits.max_targets.is_none() =>
             {
                 mistakes.error(

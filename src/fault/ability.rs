@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::host::container::{Runtimes, runtimes};
 use crate::host::rights::Rights;
 use crate::undo::Tier;
 
@@ -65,5 +66,30 @@ pub fn services(rights: &Rights) -> Ability {
         Ability::yes("as any user", tier)
     } else {
         Ability::limited("as yourself", tier, "root also starts them as other users")
+    }
+}
+
+/// Which container runtimes are here; `tier` says who undoes what is done through them.
+#[must_use]
+pub fn containers(tier: Option<Tier>) -> Ability {
+    let Runtimes { daemons, records, troubles } = runtimes();
+    let trouble = troubles.into_iter().next();
+    let found = [daemons.as_slice(), records.as_slice()].concat().join(", ");
+    match (daemons.is_empty(), records.is_empty(), trouble) {
+        (false, _, None) => Ability::yes(found, tier),
+        (false, _, Some(trouble)) => Ability::limited(found, tier, trouble.to_string()),
+        (true, false, trouble) => Ability::limited(
+            format!("{found}: processes and networks, `kill`"),
+            None,
+            trouble.map_or_else(
+                || "only Docker and podman can be asked to pause and stop".to_owned(),
+                |t| t.to_string(),
+            ),
+        ),
+        (true, true, Some(trouble)) => Ability::no(trouble.why, trouble.remedy),
+        (true, true, None) => Ability::no(
+            "no container runtime was found",
+            "start Docker or podman's API; DOCKER_HOST=unix:///PATH says where it listens",
+        ),
     }
 }

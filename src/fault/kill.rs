@@ -21,7 +21,7 @@ crate::kind! {
 
 /// A signal by its name, with or without SIG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal(nix::sys::signal::Signal);
+pub struct Signal(pub(super) nix::sys::signal::Signal);
 
 impl Read for Signal {
     const NAME: &'static str = "signal";

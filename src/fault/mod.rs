@@ -5,11 +5,13 @@ pub mod ability;
 mod bandwidth;
 mod beneath;
 mod clock;
+mod container;
 mod cpu;
 mod disk_fill;
 mod exec;
 mod fds;
 mod fenced;
+mod http;
 mod inode_fill;
 mod kill;
 mod latency;
@@ -226,12 +228,22 @@ impl Drop for Held {
 pub enum Aim {
     /// Processes: `target`.
     Process,
+    /// Containers: `target = { container = ... }`.
+    Container,
     /// Traffic: `to`, and optionally `from`.
     Traffic,
     /// A directory: `target = { path = ... }`.
     Place,
     /// Its own fields say it all.
     Nothing,
+}
+
+impl Aim {
+    /// Whether processes are hurt, which are found by `target` and counted.
+    #[must_use]
+    pub fn is_process(self) -> bool {
+        matches!(self, Self::Process | Self::Container)
+    }
 }
 
 /// One kind of harm: the struct read from the file.
@@ -249,6 +261,10 @@ trait Fault {
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
 
+    /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
+    fn check(&self) -> Result<(), (String, String)> {
+        Ok(())
+    }
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
     /// Does the harm. Called only once the record is on disk.
@@ -439,6 +455,14 @@ macro_rules! kinds {
                 match self { $(Self::$variant(fault) => fault.lasts(),)* }
             }
 
+            /// Whether fields that are right one by one make sense together.
+            ///
+            /// # Errors
+            /// What is wrong, and the remedy.
+            pub fn check(&self) -> Result<(), (String, String)> {
+                match self { $(Self::$variant(fault) => fault.check(),)* }
+            }
+
             /// The harm in a sentence.
             #[must_use]
             pub fn harm(&self, site: &Site) -> String {
@@ -530,6 +554,7 @@ macro_rules! kinds {
 kinds! {
     Kill: kill::Kill, kill::Killed;
     Pause: pause::Pause, pause::Stopped;
+    Container: container::Container, container::Contained;
     DiskFill: disk_fill::DiskFill, disk_fill::Filled;
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     Cpu: cpu::Cpu, cpu::Burning;
@@ -540,6 +565,7 @@ kinds! {
     Clock: clock::Clock, clock::Mistold;
     Exec: exec::Exec, exec::Ran;
     Latency: latency::Latency, latency::Slowed;
+    Http: http::Http, http::Intercepted;
     Loss: loss::Loss, traffic::Queued;
     Reset: reset::Reset, reset::Cut;
     Bandwidth: bandwidth::Bandwidth, traffic::Queued;

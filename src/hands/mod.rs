@@ -9,6 +9,7 @@ pub mod flow;
 pub mod forge;
 pub mod heartbeat;
 pub mod hold;
+pub mod http;
 pub mod lease;
 pub mod namespace;
 pub mod parked;
@@ -18,6 +19,7 @@ pub mod resend;
 pub mod rules;
 pub mod service;
 pub mod tracer;
+pub mod turn;
 pub mod vdso;
 
 pub use heartbeat::Heartbeat;

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -218,6 +219,12 @@ impl Table {
              its expressions fib, tproxy and redir are needed)",
         ))?;
         Ok(table)
+    }
+
+    /// The number of the descriptor with which the table lives and dies.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.as_fd().as_raw_fd()
     }
 
     /// Ends the lease now: the rules stand and do nothing any more. What was redirected before goes on.

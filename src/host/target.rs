@@ -1,13 +1,13 @@
 //! Who or what may be hurt, and finding it on this host.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use rand::seq::IndexedRandom;
 use regex::Regex;
 
+use super::container::{self, Container, Trouble, Which};
 use super::process::{self, Process, Wanted};
 use super::socket::listening;
 use crate::base::{Dice, Percent};
@@ -35,6 +35,10 @@ pub enum Selector {
     Port(u16),
     /// A directory: the file system it is on.
     Path(PathBuf),
+    /// Containers: the processes in them.
+    Container(Which),
+    /// A directory of a container: the file system it is on.
+    Inside(Which, PathBuf),
 }
 
 /// How many of the processes found are hurt.
@@ -98,6 +102,8 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// The place.
     pub place: Option<PathBuf>,
+    /// The containers drawn, when containers were asked for.
+    pub containers: Vec<Container>,
     /// Who fits and is left alone, in a few words each.
     pub left_alone: Vec<String>,
 }
@@ -107,6 +113,20 @@ impl Found {
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
         self.processes.iter().map(|process| process.identity().pid).collect()
+    }
+
+    /// How many targets they are: a container is one, whatever it consists of.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        if self.containers.is_empty() { self.processes.len() } else { self.containers.len() }
+    }
+
+    /// Leaves only the main processes of its containers, if it is containers: one is killed by its main process.
+    pub fn only_main(&mut self) {
+        let mains: Vec<i32> = self.containers.iter().map(|container| container.pid).collect();
+        if !mains.is_empty() {
+            self.processes.retain(|process| mains.contains(&process.identity().pid));
+        }
     }
 }
 
@@ -126,6 +146,8 @@ impl fmt::Display for Selector {
             Self::Address(address, None) => write!(f, "address {address}"),
             Self::Port(port) => write!(f, "port {port}"),
             Self::Path(path) => write!(f, "path {}", path.display()),
+            Self::Container(which) => write!(f, "container {which}"),
+            Self::Inside(which, path) => write!(f, "path {} of container {which}", path.display()),
         }
     }
 }
@@ -139,14 +161,19 @@ impl Selector {
             Self::Listen(port) => Wanted::Listen(*port),
             Self::Cgroup(path) => Wanted::Cgroup(path.clone()),
             Self::Uid(uid) => Wanted::Uid(*uid),
-            Self::Service(_) | Self::Address(..) | Self::Port(_) | Self::Path(_) => return None,
+            Self::Service(_)
+            | Self::Address(..)
+            | Self::Port(_)
+            | Self::Path(_)
+            | Self::Container(_)
+            | Self::Inside(..) => return None,
         })
     }
 }
 
-/// Draws from the processes found, oldest first.
+/// Draws from those found, which are processes oldest first, or containers by name.
 #[must_use]
-pub fn pick(mut found: Vec<Process>, pick: Pick, dice: &Dice, decision: &str) -> Vec<Process> {
+pub fn pick<T>(mut found: Vec<T>, pick: Pick, dice: &Dice, decision: &str) -> Vec<T> {
     let count = match pick {
         Pick::All => return found,
         Pick::Oldest => {
@@ -166,17 +193,33 @@ pub fn pick(mut found: Vec<Process>, pick: Pick, dice: &Dice, decision: &str) ->
     found
 }
 
+/// Why a target cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}; {remedy}")]
+pub struct NotFound {
+    /// Why.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl From<Trouble> for NotFound {
+    fn from(Trouble { why, remedy }: Trouble) -> Self {
+        Self { why, remedy }
+    }
+}
+
 /// Finds a target on this host. A service of the experiment is found by whoever started it: here it has
 /// no processes. `guarded` says why a process is left alone, if it is.
 ///
 /// # Errors
-/// When a pid file cannot be read.
+/// When a pid file cannot be read, or a container cannot be had.
 pub fn find(
     target: &Target,
     dice: &Dice,
     decision: &str,
     guarded: &dyn Fn(&Process) -> Option<&'static str>,
-) -> io::Result<Found> {
+) -> Result<Found, NotFound> {
     let mut found = Found { said: target.selector.to_string(), ..Found::default() };
     match &target.selector {
         Selector::Address(address, port) => {
@@ -184,9 +227,27 @@ pub fn find(
         }
         Selector::Port(port) => found.endpoints.push(Endpoint { address: None, port: Some(*port) }),
         Selector::Path(path) => found.place = Some(path.clone()),
+        Selector::Container(which) => {
+            found.containers = pick(container::find(which)?, target.pick, dice, decision);
+            for one in &found.containers {
+                found.processes.extend(one.processes()?);
+            }
+            found.endpoints = listening(&found.pids());
+        }
+        Selector::Inside(which, path) => {
+            found.containers = pick(container::find(which)?, target.pick, dice, decision);
+            for one in &found.containers {
+                one.processes()?;
+                found.place = Some(one.place(path)?);
+            }
+        }
         other => {
             if let Some(wanted) = other.wanted() {
-                let (mut fit, all) = (Vec::new(), process::find(&wanted)?);
+                let all = process::find(&wanted).map_err(|why| NotFound {
+                    why: format!("{}: {why}", target.selector),
+                    remedy: "is the target there?".to_owned(),
+                })?;
+                let mut fit = Vec::new();
                 for process in all {
                     match guarded(&process) {
                         None => fit.push(process),

@@ -1,0 +1,459 @@
+//! Containers of a real dockerd, in namespaces of the tests' own, and of a daemon that is none.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::{Owned, World, brownout, children, eventually, logs, said, skip};
+
+/// What makes a world for a daemon: its own mounts, processes and network; all of it ends with its first process.
+const BEGIN: &str = r#"
+set -e
+mount -t tmpfs -o size=200m none "$1/docker"
+mount -t tmpfs -o size=16m none /run
+ip link set lo up
+exec dockerd --data-root "$1/docker/lib" --exec-root /run/docker --pidfile /run/docker.pid \
+  -H unix:///run/docker.sock --iptables=false --ip6tables=false --bridge=none --storage-driver vfs \
+  --cgroup-parent "/$2" >"$1/dockerd.log" 2>&1
+"#;
+
+/// A dockerd of the test's own.
+struct Docker {
+    world: World,
+    holder: Owned,
+    inside: String,
+    group: String,
+}
+
+impl Docker {
+    /// `None`, loudly, where it cannot be had.
+    fn new() -> Option<Self> {
+        for program in ["dockerd", "docker", "unshare", "busybox"] {
+            let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+            if !there.status.success() {
+                skip(&format!("{program} is missing (docker.io, busybox-static)"));
+                return None;
+            }
+        }
+        let world = World::new();
+        let here = world.folder.path().to_owned();
+        std::fs::create_dir(here.join("docker")).unwrap();
+        let group = format!("brownout-test-{}", here.file_name().unwrap().to_string_lossy().replace('.', ""));
+        let mut holder = Owned::start(
+            Command::new("unshare")
+                .args([
+                    "--mount",
+                    "--net",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                    "sh",
+                    "-c",
+                    BEGIN,
+                    "sh",
+                ])
+                .arg(&here)
+                .arg(&group)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        let mut inside = String::new();
+        eventually("dockerd listens", || {
+            if holder.0.try_wait().unwrap().is_some() {
+                return true;
+            }
+            inside = children(holder.pid()).into_iter().next().unwrap_or_default();
+            !inside.is_empty() && UnixStream::connect(format!("/proc/{inside}/root/run/docker.sock")).is_ok()
+        });
+        let docker = Self { world, holder, inside, group };
+        if !docker.holder.alive() {
+            skip(&format!("dockerd does not run here: {}", docker.log()));
+            return None;
+        }
+        docker.image();
+        Some(docker)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.world.folder.path().join("dockerd.log")).unwrap_or_default()
+    }
+
+    /// An image of busybox alone.
+    fn image(&self) {
+        let root = self.world.folder.path().join("image");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        std::fs::create_dir(root.join("data")).unwrap();
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for name in ["sh", "httpd", "sleep", "wget"] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        let script = format!("tar -C {} -c . | docker import - tiny", root.display());
+        let made = self.command("sh").args(["-c", &script]).output().unwrap();
+        assert!(made.status.success(), "{}\n{}", said(&made), self.log());
+    }
+
+    /// A command that runs inside, as a child of what is started here.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.inside, "-m", "-n", "-p", "--", program]).stdin(Stdio::null());
+        command
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        let done = self.command("docker").args(arguments).output().unwrap();
+        assert!(done.status.success(), "docker {arguments:?}: {}", said(&done));
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A web server in a container, with more options.
+    fn web(&self, name: &str, options: &[&str]) {
+        let arguments = [&["run", "-d", "--name", name, "--network", "none"], options].concat();
+        self.docker(&[&arguments[..], &["tiny", "/bin/httpd", "-f", "-p", "8080"]].concat());
+    }
+
+    /// Status, time of start.
+    fn stands(&self, name: &str) -> (String, String) {
+        let line = self.docker(&["inspect", "-f", "{{.State.Status}} {{.State.StartedAt}}", name]);
+        let (status, started) = line.split_once(' ').unwrap();
+        (status.to_owned(), started.to_owned())
+    }
+
+    fn brownout(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
+        let state = self.world.state();
+        command
+            .args(arguments)
+            .env("BROWNOUT_RUNS", state.with_file_name("runs"))
+            .env("BROWNOUT_STATE", state);
+        command
+    }
+
+    fn inject(&self, arguments: &[&str]) -> Command {
+        self.brownout(&[&["inject"], arguments, &["--yes"]].concat())
+    }
+
+    /// Begins a fault, and returns when it took hold.
+    fn begin(&self, arguments: &[&str]) -> Owned {
+        let mut runner = Owned::start(self.inject(arguments).stdout(Stdio::null()).stderr(Stdio::piped()));
+        runner.took_hold();
+        runner
+    }
+
+    fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.inject(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+        said(&output).lines().next().unwrap().to_owned()
+    }
+
+    fn nothing_owed(&self) {
+        eventually("nothing is owed", || logs(&self.world.state()).is_empty());
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        self.holder.kill(); // Every process inside ends with its first one.
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let groups = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+        for group in groups.map(|hierarchy| hierarchy.join(&self.group)).filter(|group| group.is_dir()) {
+            let emptied = std::time::Instant::now();
+            while remove(&group).is_err() && emptied.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn remove(group: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
+        remove(&entry.path())?;
+    }
+    std::fs::remove_dir(group)
+}
+
+/// SIGKILL to the runner itself: what was started here is `nsenter`, and the runner its child.
+fn kill_runner(started: &Owned) {
+    let runner = children(started.pid()).into_iter().next().unwrap();
+    assert!(Command::new("kill").args(["-KILL", &runner]).status().unwrap().success());
+}
+
+#[test]
+fn a_container_is_paused_stopped_restarted_and_crashed_and_stands_again() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &["--label", "app=web"]);
+    let first = docker.stands("web");
+    for (arguments, figures) in [
+        (
+            &["action=pause", "--for", "500ms", "--container", "label app=web"][..],
+            "1 of 1 containers paused; their 1 processes used 0 s",
+        ),
+        (
+            &["action=stop", "grace=0s", "--for", "500ms", "--container", "web"],
+            "1 of 1 containers stopped; web ended with code 137, 1 of 1 processes gone",
+        ),
+        (
+            &["action=restart", "grace=0s", "--container", "web"],
+            "1 of 1 containers started anew; 1 of 1 processes gone",
+        ),
+        (&["action=kill", "--container", "web"], "1 of 1 main processes gone; restart policy `no`"),
+    ] {
+        let output = docker.inject(&[&["container"], arguments].concat()).output().unwrap();
+        let text = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(output.status.success() && text.contains(figures), "{text}");
+        docker.nothing_owed();
+    }
+    let (status, started) = docker.stands("web");
+    assert_eq!(status, "exited", "nobody starts again what crashed without a policy");
+    assert_ne!(started, first.1);
+    docker.web("phoenix", &["--restart", "always"]);
+    let before = docker.stands("phoenix");
+    let output = docker.inject(&["container", "action=kill", "--container", "phoenix"]).output().unwrap();
+    assert!(output.status.success() && said(&output).contains("restart policy"), "{}", said(&output));
+    eventually("the runtime starts it again", || {
+        let now = docker.stands("phoenix");
+        now.0 == "running" && now.1 != before.1
+    });
+}
+
+#[test]
+fn a_container_is_given_back_whichever_moment_its_runner_is_killed_at() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &[]);
+    for action in [&["action=pause"][..], &["action=stop", "grace=0s"]] {
+        let arguments = [&["container"], action, &["--for", "60s", "--container", "web"]].concat();
+        let runner = docker.begin(&arguments);
+        assert_ne!(docker.stands("web").0, "running");
+        kill_runner(&runner);
+        eventually("it runs again", || docker.stands("web").0 == "running");
+        docker.nothing_owed();
+    }
+    // While the daemon waits for the end of a process that ignores SIGTERM: it goes on without the one who asked.
+    let started = docker.stands("web").1;
+    let runner = Owned::start(
+        docker
+            .inject(&["container", "action=stop", "grace=2s", "--for", "60s", "--container", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    let owes = || {
+        logs(&docker.world.state())
+            .iter()
+            .any(|log| std::fs::read_to_string(log).unwrap_or_default().contains("\"action\":\"stop\""))
+    };
+    eventually("it is about to be stopped", owes);
+    kill_runner(&runner);
+    docker.nothing_owed();
+    assert_eq!(docker.stands("web").0, "running", "since {started}");
+}
+
+#[test]
+fn what_a_person_did_meanwhile_is_left_alone() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &[]);
+    let mut runner =
+        docker.begin(&["container", "action=stop", "grace=0s", "--for", "2s", "--container", "web"]);
+    docker.docker(&["start", "web"]);
+    docker.docker(&["pause", "web"]);
+    let by_hand = docker.stands("web");
+    assert!(runner.0.wait().unwrap().success());
+    assert_eq!(docker.stands("web"), by_hand);
+    docker.docker(&["unpause", "web"]);
+    let mut runner = docker.begin(&["container", "action=pause", "--for", "2s", "--container", "web"]);
+    docker.docker(&["rm", "-f", "web"]);
+    assert!(runner.0.wait().unwrap().success());
+    docker.nothing_owed();
+}
+
+#[test]
+fn what_must_not_be_hurt_is_refused_with_its_remedy() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &[]);
+    docker.web("brief", &["--rm"]);
+    docker.web("precious", &["--label", "brownout.protect=true"]);
+    docker.docker(&["create", "--name", "idle", "tiny", "/bin/sleep", "60"]);
+    let pause =
+        |name: &str| docker.refused(&["container", "action=pause", "--for", "1s", "--container", name]);
+    let begin = |rest: &str| format!("error: fault `container` is refused: {rest}");
+    assert_eq!(pause("wbe"), begin("there is no container `wbe`; there are: brief, idle, precious, web"));
+    assert_eq!(
+        pause("idle"),
+        begin("container idle does not run (it is created); first do `docker start idle`")
+    );
+    assert_eq!(
+        pause("precious"),
+        begin(
+            "container precious bears the label brownout.protect=true; aim at another one, or make it again without that label"
+        )
+    );
+    assert_eq!(
+        docker.refused(&["container", "action=stop", "--for", "1s", "--container", "brief"]),
+        begin(
+            "container brief is removed when it ends (--rm), and could not be started again; start it without --rm, or say `action = \"pause\"`"
+        )
+    );
+    docker.docker(&["pause", "web"]);
+    assert_eq!(pause("web"), begin("container web is paused; first do `docker unpause web`"));
+    docker.docker(&["unpause", "web"]);
+    assert_eq!(docker.docker(&["ps", "-q"]).lines().count(), 3);
+}
+
+#[test]
+fn the_faults_of_processes_and_places_reach_into_a_container() {
+    let Some(docker) = Docker::new() else { return };
+    docker.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        "--tmpfs",
+        "/data:size=64m",
+        "tiny",
+        "/bin/sh",
+        "-c",
+        "sleep 600 & exec httpd -f -p 8080",
+    ]);
+    let settled = || docker.docker(&["top", "web"]).lines().count() == 3;
+    eventually("both of its processes run", settled);
+    for arguments in [
+        &["pause", "--for", "500ms", "--container", "web"][..],
+        &["starve", "quota=0.1 cores", "--for", "3s", "--container", "web"],
+        &["threads", "leave=2", "--for", "500ms", "--container", "web"],
+    ] {
+        let output = docker.inject(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        docker.nothing_owed();
+    }
+    let file = docker.world.folder.path().join("full.toml");
+    std::fs::write(&file, "title = \"x\"\n[fault.full.disk-fill]\ntarget = { container = \"web\", path = \"/data\" }\nsize = \"20MiB\"\nfor = \"500ms\"\n").unwrap();
+    let output = docker.brownout(&["run", "--yes", &file.display().to_string()]).output().unwrap();
+    assert!(said(&output).contains("free space fell by 20"), "{}", said(&output));
+    let output = docker.inject(&["kill", "--container", "web"]).output().unwrap();
+    assert!(said(&output).contains("1 of 1 processes gone"), "{}", said(&output));
+    assert_eq!(docker.stands("web").0, "exited", "killed by its main process");
+}
+
+#[test]
+fn the_experiments_on_containers_end_as_they_say() {
+    let Some(docker) = Docker::new() else { return };
+    docker.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "none",
+        "--restart",
+        "always",
+        "tiny",
+        "/bin/sh",
+        "-c",
+        "echo hello >/data/index.html; exec httpd -f -p 8080 -h /data",
+    ]);
+    for name in ["stands-still", "crashes"] {
+        let file = format!("{}/experiments/container/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "7s").output().unwrap();
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        docker.nothing_owed();
+    }
+}
+
+/// A daemon that answers every question with the same words, until the test ends.
+fn daemon(folder: &Path, answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> PathBuf {
+    let socket = folder.join("docker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            if reader.read_line(&mut asked).is_err() || asked.is_empty() {
+                continue; // Only connected, to see who listens.
+            }
+            let path = asked.split(' ').nth(1).unwrap().to_owned();
+            let (status, body) = answer(&path);
+            let head =
+                format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes());
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = reader.read_to_string(&mut String::new());
+        }
+    });
+    socket
+}
+
+fn asks(world: &World, socket: &str) -> String {
+    let output = brownout(&world.state())
+        .args(["inject", "container", "action=pause", "--for", "1s", "--container", "web", "--yes"])
+        .env("DOCKER_HOST", socket)
+        .env("CONTAINER_HOST", "tcp://podman-is-elsewhere")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    said(&output).lines().next().unwrap().replace(&world.folder.path().display().to_string(), "HERE")
+}
+
+#[test]
+fn a_daemon_that_is_absent_refuses_or_talks_nonsense_is_told_as_it_is() {
+    let none = |rest: &str| {
+        format!(
+            "error: fault `container` is refused: there is no container `web` where we could look, and {rest}"
+        )
+    };
+    let world = World::new();
+    let elsewhere = "CONTAINER_HOST is tcp://podman-is-elsewhere, whose containers may be on another machine; run brownout there, or set CONTAINER_HOST=unix:///PATH";
+    assert_eq!(
+        asks(&world, "tcp://10.0.0.7:2375"),
+        none(
+            "DOCKER_HOST is tcp://10.0.0.7:2375, whose containers may be on another machine; run brownout there, or set DOCKER_HOST=unix:///PATH"
+        )
+    );
+    for (status, body, told) in [
+        (
+            500,
+            r#"{"message": "out of order"}"#,
+            "Docker at HERE/docker.sock: it answers 500: out of order; see what `docker ps` says",
+        ),
+        (
+            200,
+            "nonsense",
+            "Docker at HERE/docker.sock: its answer is not what Docker's API says: expected ident at line 1 column 2; see what `docker ps` says",
+        ),
+        (200, "[]", elsewhere),
+    ] {
+        let world = World::new();
+        let socket = daemon(world.folder.path(), move |_| (status, body.to_owned()));
+        // What was first in the way is told: the environment's word comes before a daemon's.
+        let told_all = asks(&world, &format!("unix://{}", socket.display()));
+        assert!(told_all == none(told) || told_all == none(elsewhere), "{told_all}");
+    }
+}
+
+#[test]
+fn a_process_that_the_daemon_counts_otherwise_is_not_hurt() {
+    let world = World::new();
+    let id = "ab".repeat(32);
+    let other = Owned::start(Command::new("sleep").arg("60"));
+    let us = other.pid();
+    let socket = daemon(world.folder.path(), move |path| {
+        if path.contains("all=1") {
+            (200, format!(r#"[{{"Id": "{id}", "Names": ["/web"], "State": "running"}}]"#))
+        } else {
+            (200, format!(r#"{{"State": {{"Running": true, "Pid": {us}, "StartedAt": "now"}}}}"#))
+        }
+    });
+    let told = asks(&world, &format!("unix://{}", socket.display()));
+    assert_eq!(
+        told,
+        format!(
+            "error: fault `container` is refused: process {us} here is none of container web; brownout must see the processes that Docker sees: run it outside, or with `--pid=host`"
+        )
+    );
+}
