@@ -136,6 +136,7 @@ impl Stage {
             "clock" => of(&["offset=1h", "--pid-file", server]),
             "latency" => of(&["delay=20ms", "--to", "127.0.0.1:7000"]),
             "loss" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
+            "reset" => of(&["--to", "127.0.0.1:7000"]),
             "http" => of(&["status=503", "--to", "127.0.0.1:7000"]),
             "bandwidth" => of(&["rate=1Mbit/s", "--to", "127.0.0.1:7000"]),
             other => panic!(
