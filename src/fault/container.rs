@@ -193,7 +193,7 @@ impl Fault for Container {
     const AIM: Aim = Aim::Container;
     const TIER: Tier = Tier::Watchdog;
     const EXAMPLE: &'static str = r#"[fault.database-stops.container]
-target = { container = "db" }    # a name, the beginning of an id, a compose service, or "label KEY=VALUE"
+target = { container = "db" }    # or an id, or "label app=db"
 action = "stop"
 grace  = "2s"
 for    = "20s"
