@@ -145,9 +145,8 @@ impl Stage {
             "clock" => of(&["offset=1h", "--pid-file", server]),
             "latency" => of(&["delay=20ms", "--to", "127.0.0.1:7000"]),
             "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
-            "partition" => of(&["--to", "127.0.0.1:7000"]),
             "loss" | "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
-            "reset" => of(&["--to", "127.0.0.1:7000"]),
+            "partition" | "reset" => of(&["--to", "127.0.0.1:7000"]),
             "http" => of(&["status=503", "--to", "127.0.0.1:7000"]),
             other => panic!(
                 "the fault kind `{other}` has no scene, so nobody has seen that it leaves nothing when it is killed: \
