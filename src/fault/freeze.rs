@@ -42,7 +42,7 @@ impl Fault for Freeze {
     const AIM: Aim = Aim::Group;
     const TIER: Tier = Tier::Watchdog;
     const EXAMPLE: &'static str = r#"[fault.stands-still.freeze]
-target = { unit = "payments-api.service" }   # or { cgroup = "/system.slice/payments-api.service" }
+target = { unit = "payments-api.service" }   # or a `cgroup`
 for    = "5s"
 "#;
 
