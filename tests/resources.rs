@@ -158,7 +158,7 @@ fn a_process_has_few_descriptors_left_until_its_limit_is_what_it_was() {
     world.nothing_left();
     assert_eq!(target.limit("Max open files"), before);
     assert_eq!(target.ask(), "50 0");
-    let said = figures("fds", "100ms", &["leave=3", "--pid-file", &pid_file]);
+    let said = figures("fds", "500ms", &["leave=3", "--pid-file", &pid_file]);
     assert!(
         said.contains("asked to leave 3; process") && said.contains("has 3 left of 6, before of"),
         "{said}"
@@ -377,7 +377,7 @@ fn a_process_can_start_few_threads_until_its_limit_is_gone() {
     assert_eq!(runner.0.wait().unwrap().code(), Some(130));
     world.nothing_left();
     assert_eq!(target.ask(), "20");
-    let said = figures("threads", "100ms", &["leave=2", "--pid-file", &pid_file]);
+    let said = figures("threads", "500ms", &["leave=2", "--pid-file", &pid_file]);
     assert!(said.contains("asked to leave 2; 1 threads of at most 3, so 2 left"), "{said}");
 }
 
@@ -483,7 +483,7 @@ fn a_frozen_cgroup_goes_on_whichever_way_the_runner_dies() {
         gone_whichever_way_it_dies("freeze", &["--cgroup", &group.name()], Last::Recover, |_| {
             std::fs::read_to_string(&state).unwrap().contains(word)
         });
-        let told = figures("freeze", "100ms", &["--cgroup", &group.name()]);
+        let told = figures("freeze", "1s", &["--cgroup", &group.name()]);
         let cut = told.contains("it was over before its effect was measured");
         assert!(cut || told.contains("the kernel says frozen; its 1 processes used 0 ms"), "{told}");
     }

@@ -295,7 +295,7 @@ fn a_unit_that_does_not_come_back_is_told_with_what_to_type() {
     std::fs::remove_dir(machine.world.folder.path().join("once")).unwrap();
     let recovered = machine.brownout(&["recover"]).output().unwrap();
     assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
-    assert!(machine.is("broken.service", "active"));
+    eventually("it is up again", || machine.is("broken.service", "active"));
     machine.world.nothing_left();
 }
 

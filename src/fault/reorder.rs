@@ -11,10 +11,9 @@ use crate::host::rights::Rights;
 use crate::undo::Tier;
 
 crate::kind! {
-    /// Lets a share of the packets of some traffic be overtaken by those behind them, TCP and UDP, existing connections
-    /// included.
+    /// Lets a share of the packets of some traffic be overtaken by those behind them.
     ///
-    /// A packet that is hit waits for `by`, and what comes behind it meanwhile goes first. TCP takes a few that are
+    /// TCP and UDP, existing connections included. A packet that is hit waits for `by`, and what comes behind it meanwhile goes first. TCP takes a few that are
     /// overtaken for lost and sends again; a stream of datagrams arrives out of order.
     ///
     /// `to` is a process (its listening sockets) or an endpoint, `from` narrows to the traffic of some processes or

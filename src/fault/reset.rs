@@ -84,7 +84,7 @@ for     = "10s"
             Feed::ability().and_then(|how| Forge::open().map(|_| how).map_err(|why| why.to_string()));
         let tier = Some(Tier::Kernel);
         match (refuses, cut::ability()) {
-            (Ok(how), Ok(())) => Ability::yes(format!("the kernel aborts open connections; {how}"), tier),
+            (Ok(_), Ok(())) => Ability::yes("open connections, and new ones by packet queue", tier),
             (Ok(_), Err(why)) => Ability::limited(
                 "new connections only",
                 tier,

@@ -147,6 +147,10 @@ impl Stage {
             "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
             "loss" | "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
             "partition" | "reset" => of(&["--to", "127.0.0.1:7000"]),
+            "container" => Scene::Cannot(
+                "no container runtime runs on this stage: one runs tests/container.rs, where it is killed"
+                    .to_owned(),
+            ),
             "http" => of(&["status=503", "--to", "127.0.0.1:7000"]),
             other => panic!(
                 "the fault kind `{other}` has no scene, so nobody has seen that it leaves nothing when it is killed: \
