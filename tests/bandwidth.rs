@@ -3,30 +3,16 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
 use support::{Netns, Owned, World, eventually};
-
-/// Does something in a namespace. Sockets stay where they were made.
-fn within<T: Send>(net: &Netns, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(format!("/proc/{}/ns/net", net.holder())).unwrap();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        inside.join().unwrap()
-    })
-}
 
 /// A connection over which as much comes as goes through.
 fn bulk(net: &Netns) -> (TcpStream, u16) {
-    within(net, || {
+    net.within(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let reader = TcpStream::connect(at).unwrap();
@@ -100,7 +86,7 @@ fn what_is_not_named_has_all_of_the_line_and_what_is_too_much_is_lost() {
     let Some(net) = Netns::new() else { return };
     let world = World::new();
     let (mut other, _) = bulk(&net);
-    let (sender, receiver) = within(&net, || {
+    let (sender, receiver) = net.within(|| {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();

@@ -4,25 +4,11 @@
 
 mod support;
 
-use std::fs::File;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
 use support::{Netns, Owned, World, eventually};
-
-/// Does something in a namespace. Sockets stay where they were made.
-fn within<T: Send>(net: &Netns, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(format!("/proc/{}/ns/net", net.holder())).unwrap();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        inside.join().unwrap()
-    })
-}
 
 /// Two sockets, the one sending to the other.
 struct Way {
@@ -35,7 +21,7 @@ const FILLING: [u8; 32] = [0x5a; 32];
 
 impl Way {
     fn new(net: &Netns) -> Self {
-        within(net, || {
+        net.within(|| {
             let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.connect(receiver.local_addr().unwrap()).unwrap();
@@ -50,7 +36,7 @@ impl Way {
     /// Another client of the same server.
     fn another(&mut self, net: &Netns) {
         let to = self.receiver.local_addr().unwrap();
-        self.sender = within(net, || {
+        self.sender = net.within(|| {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.connect(to).unwrap();
             sender
@@ -205,7 +191,7 @@ fn a_partition_lets_nothing_through_that_is_named_and_connections_go_on_afterwar
     use std::io::{Read, Write};
     let Some(net) = Netns::new() else { return };
     let (world, way, other) = (World::new(), Way::new(&net), Way::new(&net));
-    let (listener, mut client) = within(&net, || {
+    let (listener, mut client) = net.within(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener, client)
@@ -222,7 +208,7 @@ fn a_partition_lets_nothing_through_that_is_named_and_connections_go_on_afterwar
     client.write_all(b"ping").unwrap();
     server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(server.read(&mut [0; 4]).is_err(), "nothing arrives");
-    let tried = within(&net, || TcpStream::connect_timeout(&at, Duration::from_millis(300)));
+    let tried = net.within(|| TcpStream::connect_timeout(&at, Duration::from_millis(300)));
     assert_eq!(tried.unwrap_err().kind(), std::io::ErrorKind::TimedOut, "and no error is heard");
     gone(&net, running);
     server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

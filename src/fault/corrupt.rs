@@ -1,14 +1,16 @@
 //! `corrupt`: packets arrive with a wrong bit.
 
-use rand::Rng;
+use std::time::Duration;
 
-use super::traffic::{Burst, Direction, Odds, Queued, Said, between};
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::Site;
+use super::hits::Hits;
+use super::traffic::{Burst, Direction, Said, between};
 use crate::base::Percent;
 use crate::hands::flow;
-use crate::hands::queue::{Fate, Manner, Tally};
-use crate::host::rights::Rights;
-use crate::undo::Tier;
+use crate::hands::queue::{Fate, Manner, Packet, Tally};
 
 crate::kind! {
     /// Turns a bit over in a share of the packets of some traffic, TCP and UDP, existing connections included.
@@ -45,57 +47,38 @@ pub enum Checksum {
 
 crate::words!(Checksum, "checksum", "broken" => Self::Broken, "mended" => Self::Mended);
 
-impl Corrupt {
-    fn odds(&self, site: &Site) -> Result<Odds, Refusal> {
-        let Self { percent, burst, correlation, .. } = *self;
-        Odds::of(site, Said { percent, burst, correlation, bad: 1.0, good: 0.0 })
-    }
-}
-
-impl Fault for Corrupt {
-    type Owed = Queued;
-    const LASTING: bool = true;
-    const AIM: Aim = Aim::Traffic;
-    const TIER: Tier = Tier::Kernel;
+impl Hits for Corrupt {
     const EXAMPLE: &'static str = r#"[fault.bad-memory.corrupt]
 to      = { port = 6379 }
 percent = "5%"
 at      = "5s"
 for     = "30s"
 "#;
+    const DONE: &'static str = "changed";
 
-    fn ability(_: &Rights) -> Ability {
-        Queued::ability()
+    fn said(&self) -> (Said, Direction) {
+        let Self { percent, burst, correlation, .. } = *self;
+        (Said { percent, burst, correlation, bad: 1.0, good: 0.0 }, self.direction)
     }
 
-    async fn survey(&self, site: &Site) -> Result<Queued, Refusal> {
-        self.odds(site)?;
-        Queued::survey(site)
+    fn manner() -> Manner {
+        Manner::whole()
     }
 
-    async fn inject(&self, site: &Site, owed: &Queued, held: &mut Held) -> Result<(), FaultError> {
-        let odds = self.odds(site).map_err(|why| FaultError(why.to_string()))?;
+    fn done(tally: &Tally) -> u64 {
+        tally.changed()
+    }
+
+    fn fate(&self) -> impl FnMut(&Packet<'_>, Duration, &mut ChaCha8Rng) -> Fate + Send + 'static {
         let mends = self.checksum == Checksum::Mended;
-        owed.hit(site, held, (odds, self.direction, Manner::whole()), move |packet, _, chance| {
+        move |packet, _, chance| {
             let mut bytes = packet.shown.to_vec();
             if packet.whole && flow::turn_a_bit(&mut bytes, chance.random(), mends) {
                 Fate::Replace(bytes)
             } else {
                 Fate::Pass
             }
-        })
-        .await
-    }
-
-    async fn verify(&self, site: &Site, _: &Queued, held: &Held) -> Effect {
-        match self.odds(site) {
-            Ok(odds) => Queued::hits(held, &odds, Tally::changed, "changed").await,
-            Err(why) => Effect::Unverifiable(why.to_string()),
         }
-    }
-
-    async fn spared(&self, _: &Site, _: &Queued, held: &Held) -> Option<Effect> {
-        Queued::spared(held).await
     }
 
     fn harm(&self, site: &Site) -> String {

@@ -1,11 +1,14 @@
 //! `duplicate`: packets arrive twice.
 
-use super::traffic::{Burst, Direction, Odds, Queued, Said, between};
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+
+use super::Site;
+use super::hits::Hits;
+use super::traffic::{Burst, Direction, Said, between};
 use crate::base::Percent;
-use crate::hands::queue::{Fate, Manner, Tally};
-use crate::host::rights::Rights;
-use crate::undo::Tier;
+use crate::hands::queue::{Fate, Manner, Packet, Tally};
 
 crate::kind! {
     /// Lets a share of the packets of some traffic arrive twice, TCP and UDP, existing connections included.
@@ -28,48 +31,30 @@ crate::kind! {
     }
 }
 
-impl Duplicate {
-    fn odds(&self, site: &Site) -> Result<Odds, Refusal> {
-        let Self { percent, burst, correlation, .. } = *self;
-        Odds::of(site, Said { percent, burst, correlation, bad: 1.0, good: 0.0 })
-    }
-}
-
-impl Fault for Duplicate {
-    type Owed = Queued;
-    const LASTING: bool = true;
-    const AIM: Aim = Aim::Traffic;
-    const TIER: Tier = Tier::Kernel;
+impl Hits for Duplicate {
     const EXAMPLE: &'static str = r#"[fault.echo.duplicate]
 to      = { port = 6379 }
 percent = "5%"
 at      = "5s"
 for     = "30s"
 "#;
+    const DONE: &'static str = "doubled";
 
-    fn ability(_: &Rights) -> Ability {
-        Queued::ability()
+    fn said(&self) -> (Said, Direction) {
+        let Self { percent, burst, correlation, .. } = *self;
+        (Said { percent, burst, correlation, bad: 1.0, good: 0.0 }, self.direction)
     }
 
-    async fn survey(&self, site: &Site) -> Result<Queued, Refusal> {
-        self.odds(site)?;
-        Queued::survey(site)
+    fn manner() -> Manner {
+        Manner::twice()
     }
 
-    async fn inject(&self, site: &Site, owed: &Queued, held: &mut Held) -> Result<(), FaultError> {
-        let odds = self.odds(site).map_err(|why| FaultError(why.to_string()))?;
-        owed.hit(site, held, (odds, self.direction, Manner::twice()), |_, _, _| Fate::Twice).await
+    fn done(tally: &Tally) -> u64 {
+        tally.doubled()
     }
 
-    async fn verify(&self, site: &Site, _: &Queued, held: &Held) -> Effect {
-        match self.odds(site) {
-            Ok(odds) => Queued::hits(held, &odds, Tally::doubled, "doubled").await,
-            Err(why) => Effect::Unverifiable(why.to_string()),
-        }
-    }
-
-    async fn spared(&self, _: &Site, _: &Queued, held: &Held) -> Option<Effect> {
-        Queued::spared(held).await
+    fn fate(&self) -> impl FnMut(&Packet<'_>, Duration, &mut ChaCha8Rng) -> Fate + Send + 'static {
+        |_, _, _| Fate::Twice
     }
 
     fn harm(&self, site: &Site) -> String {

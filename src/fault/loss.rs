@@ -1,11 +1,14 @@
 //! `loss`: packets do not arrive.
 
-use super::traffic::{Burst, Direction, Odds, Queued, Said, between};
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+
+use super::Site;
+use super::hits::Hits;
+use super::traffic::{Burst, Direction, Said, between};
 use crate::base::Percent;
-use crate::hands::queue::{Fate, Manner, Tally};
-use crate::host::rights::Rights;
-use crate::undo::Tier;
+use crate::hands::queue::{Fate, Manner, Packet, Tally};
 
 crate::kind! {
     /// Loses a share of the packets of some traffic, TCP and UDP, existing connections included.
@@ -36,19 +39,7 @@ crate::kind! {
     }
 }
 
-impl Loss {
-    fn odds(&self, site: &Site) -> Result<Odds, Refusal> {
-        let (bad, good) = (self.in_burst.share(), self.between.share());
-        let Self { percent, burst, correlation, .. } = *self;
-        Odds::of(site, Said { percent, burst, correlation, bad, good })
-    }
-}
-
-impl Fault for Loss {
-    type Owed = Queued;
-    const LASTING: bool = true;
-    const AIM: Aim = Aim::Traffic;
-    const TIER: Tier = Tier::Kernel;
+impl Hits for Loss {
     const EXAMPLE: &'static str = r#"[fault.bad-cable.loss]
 to      = { port = 6379 }
 percent = "10%"
@@ -56,30 +47,24 @@ burst   = "3 packets"
 at      = "5s"
 for     = "30s"
 "#;
+    const DONE: &'static str = "lost";
 
-    fn ability(_: &Rights) -> Ability {
-        Queued::ability()
+    fn said(&self) -> (Said, Direction) {
+        let (bad, good) = (self.in_burst.share(), self.between.share());
+        let Self { percent, burst, correlation, .. } = *self;
+        (Said { percent, burst, correlation, bad, good }, self.direction)
     }
 
-    async fn survey(&self, site: &Site) -> Result<Queued, Refusal> {
-        self.odds(site)?;
-        Queued::survey(site)
+    fn manner() -> Manner {
+        Manner::each()
     }
 
-    async fn inject(&self, site: &Site, owed: &Queued, held: &mut Held) -> Result<(), FaultError> {
-        let odds = self.odds(site).map_err(|why| FaultError(why.to_string()))?;
-        owed.hit(site, held, (odds, self.direction, Manner::each()), |_, _, _| Fate::Drop).await
+    fn done(tally: &Tally) -> u64 {
+        tally.dropped()
     }
 
-    async fn verify(&self, site: &Site, _: &Queued, held: &Held) -> Effect {
-        match self.odds(site) {
-            Ok(odds) => Queued::hits(held, &odds, Tally::dropped, "lost").await,
-            Err(why) => Effect::Unverifiable(why.to_string()),
-        }
-    }
-
-    async fn spared(&self, _: &Site, _: &Queued, held: &Held) -> Option<Effect> {
-        Queued::spared(held).await
+    fn fate(&self) -> impl FnMut(&Packet<'_>, Duration, &mut ChaCha8Rng) -> Fate + Send + 'static {
+        |_, _, _| Fate::Drop
     }
 
     fn harm(&self, site: &Site) -> String {

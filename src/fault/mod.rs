@@ -17,6 +17,7 @@ mod fds;
 mod fenced;
 mod freeze;
 mod gated;
+mod hits;
 mod http;
 mod inode_fill;
 mod kill;

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use super::traffic::{Burst, Direction, Odds, Queued, Said, between};
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
+use rand_chacha::ChaCha8Rng;
+
+use super::hits::Hits;
+use super::traffic::{Burst, Direction, Said, between};
+use super::{Refusal, Site};
 use crate::base::Percent;
 use crate::base::unit::say;
-use crate::hands::queue::{Fate, Manner, Tally};
-use crate::host::rights::Rights;
-use crate::undo::Tier;
+use crate::hands::queue::{Fate, Manner, Packet, Tally};
 
 crate::kind! {
     /// Lets a share of the packets of some traffic be overtaken by those behind them.
     ///
-    /// TCP and UDP, existing connections included. A packet that is hit waits for `by`, and what comes behind it meanwhile goes first. TCP takes a few that are
-    /// overtaken for lost and sends again; a stream of datagrams arrives out of order.
+    /// TCP and UDP, existing connections included. A packet that is hit waits for `by`, and what comes behind it meanwhile
+    /// goes first. TCP takes a few that are overtaken for lost and sends again; a stream of datagrams arrives out of order.
     ///
     /// `to` is a process (its listening sockets) or an endpoint, `from` narrows to the traffic of some processes or
     /// endpoints, as for `latency`. Which packets are hit, alone or in bursts, and the same ones for the same seed, is as
@@ -36,54 +37,39 @@ crate::kind! {
 /// A packet that waits longer is late, not overtaken.
 const LONGEST: Duration = Duration::from_secs(5);
 
-impl Reorder {
-    fn odds(&self, site: &Site) -> Result<Odds, Refusal> {
-        let Self { percent, burst, correlation, .. } = *self;
-        Odds::of(site, Said { percent, burst, correlation, bad: 1.0, good: 0.0 })
-    }
-}
-
-impl Fault for Reorder {
-    type Owed = Queued;
-    const LASTING: bool = true;
-    const AIM: Aim = Aim::Traffic;
-    const TIER: Tier = Tier::Kernel;
+impl Hits for Reorder {
     const EXAMPLE: &'static str = r#"[fault.overtaken.reorder]
 to      = { port = 6379 }
 percent = "5%"
 at      = "5s"
 for     = "30s"
 "#;
+    const DONE: &'static str = "overtaken";
 
-    fn ability(_: &Rights) -> Ability {
-        Queued::ability()
+    fn said(&self) -> (Said, Direction) {
+        let Self { percent, burst, correlation, .. } = *self;
+        (Said { percent, burst, correlation, bad: 1.0, good: 0.0 }, self.direction)
     }
 
-    async fn survey(&self, site: &Site) -> Result<Queued, Refusal> {
-        self.odds(site)?;
+    fn check_own(&self, site: &Site) -> Result<(), Refusal> {
         if self.by.is_zero() || self.by > LONGEST {
             let why = format!("a wait of {} is none, or too long", say(self.by));
             return Err(site.refuse(why, &format!("ask for more than 0 s and at most {}", say(LONGEST))));
         }
-        Queued::survey(site)
+        Ok(())
     }
 
-    async fn inject(&self, site: &Site, owed: &Queued, held: &mut Held) -> Result<(), FaultError> {
-        let odds = self.odds(site).map_err(|why| FaultError(why.to_string()))?;
+    fn manner() -> Manner {
+        Manner::each()
+    }
+
+    fn done(tally: &Tally) -> u64 {
+        tally.held()
+    }
+
+    fn fate(&self) -> impl FnMut(&Packet<'_>, Duration, &mut ChaCha8Rng) -> Fate + Send + 'static {
         let by = self.by;
-        owed.hit(site, held, (odds, self.direction, Manner::each()), move |_, now, _| Fate::Hold(now + by))
-            .await
-    }
-
-    async fn verify(&self, site: &Site, _: &Queued, held: &Held) -> Effect {
-        match self.odds(site) {
-            Ok(odds) => Queued::hits(held, &odds, Tally::held, "overtaken").await,
-            Err(why) => Effect::Unverifiable(why.to_string()),
-        }
-    }
-
-    async fn spared(&self, _: &Site, _: &Queued, held: &Held) -> Option<Effect> {
-        Queued::spared(held).await
+        move |_, now, _| Fate::Hold(now + by)
     }
 
     fn harm(&self, site: &Site) -> String {
