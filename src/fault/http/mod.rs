@@ -4,7 +4,7 @@ mod choice;
 mod fields;
 mod proof;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -348,26 +348,32 @@ impl Http {
             || self.path_regex.as_ref().is_some_and(|pattern| !pattern.0.is_match(UNNAMED))
     }
 
-    /// What our own requests get without the harm. Only where somebody serves, and only if we are meant.
+    /// What our own requests get without the harm. Only where somebody serves, and only if we are meant. A process may
+    /// listen in several places, and speak something else in some: the first that answers us is asked again.
     async fn before(&self, site: &Site, owed: &Intercepted) -> Before {
         let none = || Got::Nothing("not asked".to_owned());
         let mut before = Before { at: None, tls: false, named: none(), unnamed: none() };
         if site.from.is_some() {
             return before;
         }
-        for at in reachable(&owed.wanted) {
-            before.at = Some(at);
-            before.tls = speaks_tls(at, PATIENCE).await;
-            if !before.tls {
+        for at in traffic::places(owed.wanted.iter().map(|wanted| wanted.to)).take(MOST_ASKED) {
+            let tls = speaks_tls(at, PATIENCE).await;
+            let mut here = Before { at: Some(at), tls, named: none(), unnamed: none() };
+            if let Some(path) = self.safe_path().filter(|_| !tls) {
+                here.named = get(at, path, None, PATIENCE).await;
+            }
+            if self.spares_the_unnamed() && !tls {
+                here.unnamed = get(at, UNNAMED, None, PATIENCE).await;
+            }
+            let asks = self.safe_path().is_some() || self.spares_the_unnamed();
+            let answers = [&here.named, &here.unnamed].iter().any(|got| matches!(got, Got::Answer { .. }));
+            let last = !tls && (answers || !asks);
+            if last || before.at.is_none() || before.tls && !tls {
+                before = here;
+            }
+            if last {
                 break;
             }
-        }
-        let Some(at) = before.at.filter(|_| !before.tls) else { return before };
-        if let Some(path) = self.safe_path() {
-            before.named = get(at, path, None, PATIENCE).await;
-        }
-        if self.spares_the_unnamed() {
-            before.unnamed = get(at, UNNAMED, None, PATIENCE).await;
         }
         before
     }
@@ -492,6 +498,9 @@ fn wanted(site: &Site, endpoints: &[Endpoint]) -> Vec<Wanted> {
     wanted
 }
 
+/// Requests of our own go to so many places at the most.
+const MOST_ASKED: usize = 4;
+
 /// Tells the connections of some processes from those of others.
 fn whose(site: &Site) -> std::io::Result<Option<Whose>> {
     let processes: Vec<Identity> =
@@ -508,25 +517,6 @@ fn whose(site: &Site) -> std::io::Result<Option<Whose>> {
                 .any(|process| Process::open(process).is_ok() && socket::inodes(process.pid).contains(&inode))
         })
     })))
-}
-
-/// Where requests of ours could go: to an address, or to who listens on a port here. The first few.
-fn reachable(wanted: &[Wanted]) -> Vec<SocketAddr> {
-    const FEW: usize = 4;
-    let listeners = socket::listeners();
-    let places = wanted.iter().map(|wanted| wanted.to).filter_map(|endpoint| {
-        let port = endpoint.port?;
-        if let Some(address) = endpoint.address {
-            return Some(SocketAddr::new(address, port));
-        }
-        let here = listeners.iter().find(|l| l.protocol == Protocol::Tcp && l.at.port() == port)?.at;
-        Some(match (here.ip().is_unspecified(), here) {
-            (false, _) => here,
-            (true, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            (true, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-        })
-    });
-    places.take(FEW).collect()
 }
 
 impl Owed for Intercepted {

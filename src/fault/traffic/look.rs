@@ -22,8 +22,15 @@ pub(in crate::fault) fn reachable(site: &Site, reach: &Reach) -> Option<SocketAd
     if site.from.is_some() {
         return None;
     }
+    places(reach.endpoints().iter().copied()).next()
+}
+
+/// Where something of ours could be sent to meet these endpoints over TCP: to an address, or to who listens on a port here.
+pub(in crate::fault) fn places(
+    endpoints: impl Iterator<Item = Endpoint>,
+) -> impl Iterator<Item = SocketAddr> {
     let listeners = socket::listeners();
-    reach.endpoints().iter().find_map(|endpoint| {
+    endpoints.filter_map(move |endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
             return Some(SocketAddr::new(address, port));

@@ -19,7 +19,7 @@ use crate::host::socket::{self, Namespace, Owners};
 use crate::host::target::{Endpoint, Found};
 use crate::undo::Claim;
 pub(super) use feed::{Feed, Queued};
-pub(super) use look::{Before, Nearby, PATIENCE, connect_time, reachable, shortest_connect};
+pub(super) use look::{Before, Nearby, PATIENCE, connect_time, places, reachable, shortest_connect};
 pub(super) use odds::{Burst, Odds, Said};
 pub(super) use paths::{Clients, Direction};
 pub(super) use whose::{MOST_FLOWS, Meant};
