@@ -389,11 +389,13 @@ fn daemon(folder: &Path, answer: impl Fn(&str) -> (u16, String) + Send + 'static
     socket
 }
 
-fn asks(world: &World, socket: &str) -> String {
+/// What is refused of a container `web`, where `DOCKER_HOST` and, if it is set, `CONTAINER_HOST` say this.
+fn asks(world: &World, docker: &str, podman: Option<&str>) -> String {
     let output = brownout(&world.state())
+        .env_remove("CONTAINER_HOST")
+        .envs(podman.map(|podman| ("CONTAINER_HOST", podman)))
         .args(["inject", "container", "action=pause", "--for", "1s", "--container", "web", "--yes"])
-        .env("DOCKER_HOST", socket)
-        .env("CONTAINER_HOST", "tcp://podman-is-elsewhere")
+        .env("DOCKER_HOST", docker)
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", said(&output));
@@ -410,29 +412,29 @@ fn a_daemon_that_is_absent_refuses_or_talks_nonsense_is_told_as_it_is() {
     let world = World::new();
     let elsewhere = "CONTAINER_HOST is tcp://podman-is-elsewhere, whose containers may be on another machine; run brownout there, or set CONTAINER_HOST=unix:///PATH";
     assert_eq!(
-        asks(&world, "tcp://10.0.0.7:2375"),
+        asks(&world, "tcp://10.0.0.7:2375", None),
         none(
             "DOCKER_HOST is tcp://10.0.0.7:2375, whose containers may be on another machine; run brownout there, or set DOCKER_HOST=unix:///PATH"
         )
     );
-    for (status, body, told) in [
+    for (status, body, podman, told) in [
         (
             500,
             r#"{"message": "out of order"}"#,
+            None,
             "Docker at HERE/docker.sock: it answers 500: out of order; see what `docker ps` says",
         ),
         (
             200,
             "nonsense",
+            None,
             "Docker at HERE/docker.sock: its answer is not what Docker's API says: expected ident at line 1 column 2; see what `docker ps` says",
         ),
-        (200, "[]", elsewhere),
+        (200, "[]", Some("tcp://podman-is-elsewhere"), elsewhere),
     ] {
         let world = World::new();
         let socket = daemon(world.folder.path(), move |_| (status, body.to_owned()));
-        // What was first in the way is told: the environment's word comes before a daemon's.
-        let told_all = asks(&world, &format!("unix://{}", socket.display()));
-        assert!(told_all == none(told) || told_all == none(elsewhere), "{told_all}");
+        assert_eq!(asks(&world, &format!("unix://{}", socket.display()), podman), none(told));
     }
 }
 
@@ -449,7 +451,7 @@ fn a_process_that_the_daemon_counts_otherwise_is_not_hurt() {
             (200, format!(r#"{{"State": {{"Running": true, "Pid": {us}, "StartedAt": "now"}}}}"#))
         }
     });
-    let told = asks(&world, &format!("unix://{}", socket.display()));
+    let told = asks(&world, &format!("unix://{}", socket.display()), None);
     assert_eq!(
         told,
         format!(

@@ -159,10 +159,12 @@ fn a_wrong_bit_is_lost_by_its_checksum_or_arrives_when_that_is_mended() {
         let wrong = arrived.iter().filter(|(number, whole)| !whole || *number >= of).count();
         let lost = of as usize - arrived.len();
         println!("corrupt 10 %, {checksum}: {wrong} arrived wrong, {lost} did not");
-        let (hit, other) = if checksum == "broken" { (lost, wrong) } else { (wrong, lost) };
-        // Of the turned bits in the number some give another number below `of`.
-        assert!(hit > 400 && about(hit, of, 0.1).max(checksum == "mended" && hit < 600), "{checksum}: {hit}");
-        assert_eq!(other, 0, "{checksum}");
+        if checksum == "broken" {
+            assert!(about(lost, of, 0.1) && wrong == 0, "{lost} {wrong}");
+        } else {
+            // Some of the turned bits give another number below `of`: those are not seen.
+            assert!(lost == 0 && (about(wrong, of, 0.1) || (400..500).contains(&wrong)), "{lost} {wrong}");
+        }
     }
 }
 
@@ -183,7 +185,7 @@ fn so_many_are_overtaken_as_were_asked_and_none_is_lost() {
     let overtaken = overtaken.count();
     println!("reorder 10 %: {overtaken} of {of} overtaken");
     // The last ones have nobody behind them.
-    assert!(about(overtaken, of, 0.1) || overtaken > 380, "{overtaken}");
+    assert!(about(overtaken, of, 0.1) || (380..500).contains(&overtaken), "{overtaken}");
 }
 
 #[test]
