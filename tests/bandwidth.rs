@@ -68,7 +68,8 @@ fn a_connection_that_was_there_gets_the_rate_and_all_of_the_line_again_when_the_
             runner.took_hold();
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        let got = brings(&mut stream, Duration::from_secs(1), Duration::from_secs(2));
+        // Over loopback a packet has 64 KiB, a twentieth of a second of the thinner line: so many that one does not count.
+        let got = brings(&mut stream, Duration::from_secs(1), Duration::from_secs(6));
         println!("{rate}: {got:.2} Mbit/s");
         // Without IP and TCP headers; a busy machine is late, never early.
         assert!((0.8 * mbit..1.05 * mbit).contains(&got), "{rate}: {got} Mbit/s");

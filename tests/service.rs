@@ -554,7 +554,8 @@ async fn the_command_for_a_person_stops_it() {
 fn the_starter_that_is_killed() {
     let Some(folder) = std::env::var_os("BROWNOUT_TEST_STARTER").map(PathBuf::from) else { return };
     let run: RunId = std::env::var("BROWNOUT_TEST_RUN").unwrap().parse().unwrap();
-    let world = World { folder: tempfile::tempdir().unwrap(), run, name: "orphan" };
+    // Within the folder of the test that kills us, which is cleaned up.
+    let world = World { folder: tempfile::tempdir_in(&folder).unwrap(), run, name: "orphan" };
     let spec = Spec { log: folder.join("log"), ..world.sh(LOST) };
     let _log = owing(&folder.join("state"), &spec);
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
