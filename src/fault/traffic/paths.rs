@@ -265,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn all_of_a_network_is_met_once_as_it_goes_in_or_out_and_never_as_it_goes_round() {
+        for direction in [Direction::To, Direction::From, Direction::Both] {
+            let rules = waiting(direction, &[Endpoint::ANYWHERE], false, &Clients::Anyone);
+            for place in &PLACES {
+                let wanted = match (place.name, direction) {
+                    ("both here" | "passing", _) => 0,
+                    (_, Direction::Both) => 2,
+                    _ => 1,
+                };
+                for protocol in Protocol::ALL {
+                    let (there, back) = gains(&rules, direction, place, protocol, "10.0.0.1:6379");
+                    assert_eq!(there + back, wanted, "{protocol:?} {direction:?} {}", place.name);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn other_traffic_gains_nothing() {
         let every = |rules: &[Traffic], direction, server: &str, wanted: u32, places: &[&str]| {
             for place in PLACES.iter().filter(|place| places.contains(&place.name)) {
