@@ -8,6 +8,7 @@ pub mod guarded;
 pub mod limit;
 pub mod mark;
 pub mod memory;
+pub mod mounts;
 pub mod names;
 pub mod netlink;
 pub mod process;
