@@ -150,7 +150,10 @@ fn while_it_runs(way: &Way, run: &mut Owned, held: Duration) -> Vec<(u32, Durati
             let (mut arrived, mut room) = (Vec::new(), [0; 64]);
             while (arrived.len() as u32) < count.load(ordering) {
                 let Ok(_) = way.receiver.recv(&mut room) else {
-                    if count.load(ordering) < u32::MAX { break } else { continue }
+                    if count.load(ordering) < u32::MAX {
+                        break;
+                    }
+                    continue;
                 };
                 let number = u32::from_be_bytes(room[..4].try_into().unwrap());
                 let sent = Duration::from_nanos(u64::from_be_bytes(room[4..12].try_into().unwrap()));
