@@ -145,7 +145,7 @@ for   = "30s"
     async fn survey(&self, site: &Site) -> Result<Slowed, Refusal> {
         self.check(site)?;
         let reach = Reach::survey(site)?;
-        let (used, why) = self.choose(site, reach.endpoints())?;
+        let (used, why) = self.choose(site, &reach)?;
         Ok(Slowed { used, why, reach })
     }
 
@@ -155,7 +155,7 @@ for   = "30s"
             Used::Proxy { .. } => None,
         };
         let before = match seen {
-            Some(at) => shortest_connect(at).await,
+            Some(at) => shortest_connect(owed.reach.network(), at).await,
             None => None,
         };
         held.hold(Before(seen.zip(before)));
@@ -170,7 +170,7 @@ for   = "30s"
                 let mut pace = Pace::new(self, site.dice, decision, meant, owed.reach.clone());
                 let manner = Manner::bulk(pace.in_turn());
                 let judge = Box::new(move |packet: &Packet<'_>, now| pace.fate(packet, now));
-                held.hold(feed.hold(site, &traffic, manner, judge)?);
+                held.hold(feed.hold(site, &owed.reach, &traffic, manner, judge)?);
             }
             Used::Proxy { listen, to } => {
                 let proxy = Proxy::listen(*listen, *to, self.waits(site), site.heartbeat.clone());
@@ -180,7 +180,7 @@ for   = "30s"
         Ok(())
     }
 
-    async fn verify(&self, _: &Site, _: &Slowed, held: &Held) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Slowed, held: &Held) -> Effect {
         let asked = self.delay * if self.direction == Direction::Both { 2 } else { 1 };
         // Of a draw without bounds nearly all is within four deviations.
         let drawn = if self.distribution == Distribution::Uniform { 1 } else { 4 };
@@ -189,7 +189,9 @@ for   = "30s"
         if let Some(Before(Some((at, before)))) = held.get::<Before>() {
             let mut shortest: Option<Duration> = None;
             for _ in 0..TRIES {
-                let Some(now) = connect_time(*at, asked * 2 + PATIENCE).await else { break };
+                let Some(now) = connect_time(owed.reach.network(), *at, asked * 2 + PATIENCE).await else {
+                    break;
+                };
                 shortest = Some(shortest.map_or(now, |shortest| shortest.min(now)));
                 if now.saturating_sub(*before).abs_diff(asked) <= slack {
                     break;
