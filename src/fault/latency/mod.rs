@@ -46,6 +46,8 @@ crate::kind! {
     /// a round trip gains the same, but of a request to another host the target hears at once, and the
     /// reply is late. A TCP segment held on its way out would throttle its sender.
     ///
+    /// Other kinds of faults on the same traffic add to it: a packet meets them in the order in which they began.
+    ///
     /// With `jitter` the wait of each packet is drawn anew; which, depends on the seed, on the flow, and on the number of the
     /// packet in its flow, as for `loss`. `delay` is the mean of every distribution. Packets of one flow stay in order by
     /// themselves, so in a dense flow those behind a late one are late too; with `in_order = false` they overtake it, as
