@@ -29,7 +29,9 @@ pub(in crate::fault) fn places(
     reach: &Reach,
     endpoints: impl Iterator<Item = Endpoint>,
 ) -> impl Iterator<Item = SocketAddr> {
-    let listeners = reach.within(socket::listeners).unwrap_or_default();
+    // Who listens on all addresses listens on those of IPv4 too, as a rule; a container may have no other.
+    let here = || (socket::listeners(), socket::is_ours(Ipv6Addr::LOCALHOST.into()));
+    let (listeners, has_six) = reach.within(here).unwrap_or_default();
     endpoints.filter_map(move |endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
@@ -38,8 +40,8 @@ pub(in crate::fault) fn places(
         let here = listeners.iter().find(|l| l.protocol == Protocol::Tcp && l.at.port() == port)?.at;
         Some(match (here.ip().is_unspecified(), here) {
             (false, _) => here,
-            (true, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            (true, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            (true, SocketAddr::V6(_)) if has_six => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            (true, _) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         })
     })
 }
