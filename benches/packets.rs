@@ -178,8 +178,8 @@ fn tcp_sink(at: &str) -> (SocketAddr, Arc<AtomicU64>) {
 }
 
 fn main() {
-    let Some(pair) = Pair::new() else { return };
-    pair.cut_up(true);
+    let Some(_pair) = Pair::new() else { return };
+    Pair::cut_up(true);
     let stop = Arc::new(AtomicBool::new(false));
     let (udp, datagrams) = within(TWO, || udp_sink("10.9.0.2:0", &stop));
     let (tcp, bytes) = within(TWO, || tcp_sink("10.9.0.2:0"));
@@ -213,7 +213,7 @@ fn main() {
             done.rate, done.lost
         );
     }
-    pair.cut_up(false);
+    Pair::cut_up(false);
     println!("bulk TCP, one connection");
     let mut alone = None;
     for (what, held) in cases[..3].iter().filter(|(what, _)| chosen(&format!("{what}, bulk"))) {
