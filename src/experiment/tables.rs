@@ -242,7 +242,7 @@ crate::kind! {
         target: Placed<Aimed> = optional,
         /// For traffic: where it goes.
         to: Placed<Aimed> = optional,
-        /// For traffic and files: only what comes from here.
+        /// For traffic, lookups and files: only what comes from here.
         from: Placed<Aimed> = optional,
     }
 }
@@ -486,7 +486,7 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     fields.retain(|field| match field.name {
         "target" => targeted,
         "to" => aim == Aim::Traffic,
-        "from" => matches!(aim, Aim::Traffic | Aim::Files),
+        "from" => matches!(aim, Aim::Traffic | Aim::Files | Aim::Lookups),
         _ => true,
     });
     for field in &mut fields {

@@ -1,4 +1,4 @@
-//! Floor 1: what the host is and has: processes, sockets, targets, names, users, rights, folders, terminals,
+//! Floor 1: what the host is and has: processes, sockets, targets, names and looking them up, users, rights, folders, terminals,
 //! netlink, a fine timer.
 
 pub mod container;
@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod folder;
 pub mod guarded;
 pub mod limit;
+pub mod lookup;
 pub mod mark;
 pub mod memory;
 pub mod names;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 
-use super::{Miss, Trace, read_text};
-use crate::file::{Mistakes, Node, Read};
+use super::{Miss, Trace};
+use crate::file::{Mistakes, Node, Read, read_text};
 use crate::host::names::{NameError, Names};
 
 /// A `host:port`; an IPv6 address stands in brackets.

@@ -153,16 +153,6 @@ fn beginning(bytes: &[u8]) -> String {
     shown
 }
 
-/// Reads a value that is written as text, where the text may be wrong: what is wrong, and the remedy.
-fn read_text<T: Read>(
-    node: &Node,
-    mistakes: &mut Mistakes,
-    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
-) -> Option<T> {
-    let text = String::read(node, mistakes)?;
-    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
-}
-
 /// A string that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

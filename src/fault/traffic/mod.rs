@@ -38,22 +38,7 @@ pub struct Reach {
 impl Reach {
     /// Finds what is meant by `to` and `from`, touching nothing.
     pub(super) fn survey(site: &Site) -> Result<Self, Refusal> {
-        let named = |found: &Found| !found.processes.is_empty() || !found.endpoints.is_empty();
-        if site.from.as_ref().is_some_and(|from| !named(from)) {
-            return Err(site.refuse("nobody fits its `from`".to_owned(), "is the client running?"));
-        }
-        let namespace = Namespace::ours()
-            .map_err(|why| site.refuse(format!("our network namespace: {why}"), "mount /proc"))?;
-        let processes = site.target.processes.iter().chain(site.from.iter().flat_map(|from| &from.processes));
-        for process in processes {
-            let pid = process.identity().pid;
-            if Namespace::of(pid).is_ok_and(|theirs| theirs != namespace) {
-                return Err(site.refuse(
-                    format!("process {pid} is in another network namespace than we are"),
-                    &format!("run brownout in it: nsenter --net=/proc/{pid}/ns/net brownout ..."),
-                ));
-            }
-        }
+        let whose = Self::at(site, Vec::new())?;
         let mut endpoints = site.target.endpoints.clone();
         if !site.target.processes.is_empty() {
             endpoints = socket::listening(&site.target.pids());
@@ -74,12 +59,38 @@ impl Reach {
                 "name one address or port",
             ));
         }
+        Ok(Self { endpoints, ..whose })
+    }
+
+    /// Traffic to these endpoints, of whom is meant by `from`.
+    pub(super) fn at(site: &Site, endpoints: Vec<Endpoint>) -> Result<Self, Refusal> {
+        let named = |found: &Found| !found.processes.is_empty() || !found.endpoints.is_empty();
+        if site.from.as_ref().is_some_and(|from| !named(from)) {
+            return Err(site.refuse("nobody fits its `from`".to_owned(), "is the client running?"));
+        }
+        let namespace = Namespace::ours()
+            .map_err(|why| site.refuse(format!("our network namespace: {why}"), "mount /proc"))?;
+        let processes = site.target.processes.iter().chain(site.from.iter().flat_map(|from| &from.processes));
+        for process in processes {
+            let pid = process.identity().pid;
+            if Namespace::of(pid).is_ok_and(|theirs| theirs != namespace) {
+                return Err(site.refuse(
+                    format!("process {pid} is in another network namespace than we are"),
+                    &format!("run brownout in it: nsenter --net=/proc/{pid}/ns/net brownout ..."),
+                ));
+            }
+        }
         Ok(Self { endpoints, namespace, holder: site.holder.clone() })
     }
 
     /// The endpoints meant.
     pub(super) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Where it is.
+    pub(super) fn namespace(&self) -> Namespace {
+        self.namespace
     }
 
     /// Whether an end of a flow is one of them.

@@ -7,8 +7,8 @@ use regex::Regex;
 use serde_json::{Value as Json, json};
 use serde_json_path::JsonPath;
 
-use crate::file::{Fields, Mistakes, Node, Read, Value};
-use crate::probe::{beginning, read_text};
+use crate::file::{Fields, Mistakes, Node, Read, Value, read_text};
+use crate::probe::beginning;
 
 /// So much of a body is kept to be judged.
 pub(super) const KEPT: usize = 1024 * 1024;
