@@ -1,65 +1,23 @@
 //! The probes against real sockets: a zoo of servers that do what servers do when they are hurt.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
 
-use std::future::Future;
+mod looking;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use brownout::base::{Clock, Rate};
 use brownout::host::process::Process;
-use brownout::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, look_once, watch};
+use brownout::probe::{AnyProbe, AnyProber, News, Phases, Schedule, Setting, look_once, watch};
 use brownout::slo::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
 
-/// No look of these tests needs so long: reaching it is a failure, not a slow machine.
-const LONG: Duration = Duration::from_secs(20);
-
-fn prober_in(directory: &Path, kind: &str, text: &str) -> AnyProber {
-    let setting = Setting { directory: directory.to_owned(), timeout: LONG, facts: false };
-    AnyProbe::from_toml(kind, text).unwrap().prober(&setting).unwrap()
-}
-
-fn prober(kind: &str, text: &str) -> AnyProber {
-    prober_in(Path::new("/"), kind, text)
-}
-
-async fn look(prober: &AnyProber) -> Look {
-    look_once(0, prober, &Clock::start(), LONG).await
-}
-
-/// How a look came out, in a word and its reason.
-async fn seen(prober: &AnyProber) -> (Outcome, String) {
-    let sample = look(prober).await.sample;
-    (sample.outcome, sample.why.as_deref().unwrap_or_default().to_owned())
-}
-
-const GOOD: (Outcome, String) = (Outcome::Good, String::new());
-
-fn bad(why: impl Into<String>) -> (Outcome, String) {
-    (Outcome::Bad, why.into())
-}
-
-/// A server that serves each connection, told which it is, by `serve`.
-async fn server<F, R>(serve: F) -> SocketAddr
-where
-    F: Fn(TcpStream, usize) -> R + Send + 'static,
-    R: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        for nth in 0.. {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, nth));
-        }
-    });
-    address
-}
+use looking::{
+    Authority, GOOD, LONG, acceptor, bad, look, nobody, prober, prober_in, seen, server, tls_server,
+};
 
 /// Reads the head of a request; `None` when the connection ends before.
 async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
@@ -91,11 +49,6 @@ async fn answering(answer: &'static [u8], then: Then) -> SocketAddr {
     .await
 }
 
-/// An address where nobody listens.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 // ------------------------------------------------------------------------------- the law of every kind
 
 /// Of each kind, the least that a file must say.
@@ -104,6 +57,8 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("http", format!("url = 'http://{address}/'")),
         ("tcp", format!("address = '{address}'\nexpect = 'x'")),
         ("exec", "run = ['/no/such/command']".to_owned()),
+        ("tls", format!("address = '{address}'\ninsecure = true")),
+        ("redis", format!("address = '{address}'")),
     ]
 }
 
@@ -368,7 +323,7 @@ async fn a_name_is_looked_up_and_the_parts_of_a_look_are_told() {
     let port = server(|stream, _| echoing(stream)).await.port();
     let prober = prober("http", &format!("url = 'http://localhost:{port}/'"));
     let first = look(&prober).await;
-    let Phases { lookup, connect, tls, first_byte, transfer } = first.phases;
+    let Phases { lookup, connect, tls, first_byte, transfer, .. } = first.phases;
     assert!(lookup.is_some() && connect.is_some() && first_byte.is_some() && transfer.is_some());
     assert!(tls.is_none());
     let parts: Duration = [lookup, connect, first_byte, transfer].into_iter().flatten().sum();
@@ -519,59 +474,15 @@ async fn a_connection_is_closed_when_its_server_says_so_and_not_asked_when_its_s
 
 // ------------------------------------------------------------------------------------------------ TLS
 
-/// A certificate authority, and servers it vouches for.
-struct Authority {
-    folder: tempfile::TempDir,
-    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
-}
-
 impl Authority {
-    fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of the tests");
-        let issuer =
-            rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        std::fs::write(folder.path().join("empty.pem"), "").unwrap();
-        Self { folder, issuer }
-    }
-
-    /// A server with a certificate for a name until a year; its port.
+    /// A web server with a certificate for a name until a year; its port.
     async fn server(&self, name: &str, until: i32) -> u16 {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        serve_tls(certificate.der().clone(), &key).await
+        tls_server(self.acceptor(name, until), echoing).await
     }
 
-    fn prober(&self, port: u16, more: &str) -> AnyProber {
-        prober_in(self.folder.path(), "http", &format!("url = 'https://localhost:{port}/'\n{more}"))
+    fn https(&self, port: u16, more: &str) -> AnyProber {
+        self.prober("http", &format!("url = 'https://localhost:{port}/'\n{more}"))
     }
-}
-
-async fn serve_tls(certificate: rustls::pki_types::CertificateDer<'static>, key: &rcgen::KeyPair) -> u16 {
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let address = server(move |stream, _| {
-        let acceptor = acceptor.clone();
-        async move {
-            if let Ok(stream) = acceptor.accept(stream).await {
-                echoing(stream).await;
-            }
-        }
-    });
-    address.await.port()
 }
 
 #[tokio::test]
@@ -579,7 +490,7 @@ async fn certificates_are_checked_and_what_is_wrong_is_told() {
     let authority = Authority::new();
     let trusted = "ca_file = 'ca.pem'";
     let right = authority.server("localhost", 4000).await;
-    let prober = authority.prober(right, trusted);
+    let prober = authority.https(right, trusted);
     let first = look(&prober).await;
     assert_eq!((first.sample.outcome, first.sample.why), (Outcome::Good, None));
     assert!(first.phases.tls.is_some() && first.phases.lookup.is_some());
@@ -588,19 +499,20 @@ async fn certificates_are_checked_and_what_is_wrong_is_told() {
     let expired = authority.server("localhost", 2001).await;
     let foreign = authority.server("shop.example", 4000).await;
     let said = |port: u16, what: &str| bad(format!("TLS with 127.0.0.1:{port}: {what}"));
-    assert_eq!(seen(&authority.prober(expired, trusted)).await, said(expired, "the certificate has expired"));
+    assert_eq!(seen(&authority.https(expired, trusted)).await, said(expired, "the certificate has expired"));
     assert_eq!(
-        seen(&authority.prober(foreign, trusted)).await,
+        seen(&authority.https(foreign, trusted)).await,
         said(foreign, "the certificate is for shop.example, not for localhost")
     );
     let alone = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let alone = serve_tls(alone.cert.der().clone(), &alone.signing_key).await;
+    let alone = acceptor(vec![alone.cert.der().clone()], &alone.signing_key, rustls::ALL_VERSIONS);
+    let alone = tls_server(alone, echoing).await;
     assert_eq!(
-        seen(&authority.prober(alone, trusted)).await,
+        seen(&authority.https(alone, trusted)).await,
         said(alone, "the certificate's issuer is not trusted")
     );
     for port in [right, expired, foreign, alone] {
-        assert_eq!(seen(&authority.prober(port, "insecure = true")).await, GOOD);
+        assert_eq!(seen(&authority.https(port, "insecure = true")).await, GOOD);
     }
 }
 
@@ -612,11 +524,11 @@ async fn a_server_without_tls_is_told_apart_from_one_with_a_wrong_certificate() 
         let _ = stream.read_u8().await;
     })
     .await;
-    let (outcome, why) = seen(&authority.prober(server.port(), "insecure = true")).await;
+    let (outcome, why) = seen(&authority.https(server.port(), "insecure = true")).await;
     assert_eq!(outcome, Outcome::Bad);
     assert!(why.starts_with(&format!("TLS with {server}: ")), "{why}");
     let closing = self::server(|stream, _| async move { drop(stream) }).await;
-    let (outcome, why) = seen(&authority.prober(closing.port(), "insecure = true")).await;
+    let (outcome, why) = seen(&authority.https(closing.port(), "insecure = true")).await;
     assert_eq!(outcome, Outcome::Bad);
     assert!(why.ends_with("in the TLS handshake"), "{why}");
 }

@@ -31,7 +31,11 @@ pub(super) mod phases {
         #[serde(skip_serializing_if = "Option::is_none")]
         connect_ms: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        greeting_ms: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         tls_ms: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        login_ms: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         first_byte_ms: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +51,9 @@ pub(super) mod phases {
         Parts {
             lookup_ms: ms(phases.lookup),
             connect_ms: ms(phases.connect),
+            greeting_ms: ms(phases.greeting),
             tls_ms: ms(phases.tls),
+            login_ms: ms(phases.login),
             first_byte_ms: ms(phases.first_byte),
             transfer_ms: ms(phases.transfer),
         }
@@ -60,7 +66,9 @@ pub(super) mod phases {
         Ok(Phases {
             lookup: part(parts.lookup_ms),
             connect: part(parts.connect_ms),
+            greeting: part(parts.greeting_ms),
             tls: part(parts.tls_ms),
+            login: part(parts.login_ms),
             first_byte: part(parts.first_byte_ms),
             transfer: part(parts.transfer_ms),
         })

@@ -177,12 +177,19 @@ impl Tally {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// The median of the last hold times; `None` when nothing was held yet.
+    /// The last hold times, the shortest first.
     #[must_use]
-    pub fn median(&self) -> Option<Duration> {
+    pub fn recent(&self) -> Vec<Duration> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut times: Vec<Duration> = recent.iter().copied().collect();
         times.sort_unstable();
+        times
+    }
+
+    /// The median of the last hold times; `None` when nothing was held yet.
+    #[must_use]
+    pub fn median(&self) -> Option<Duration> {
+        let times = self.recent();
         times.get(times.len() / 2).copied()
     }
 

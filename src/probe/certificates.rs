@@ -2,29 +2,64 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::ClientConnection;
+use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::Trace;
-use crate::base::Clock;
+use crate::base::{Clock, unit};
 
-/// Notes the version, the cipher, and the chain as it was shown, leaf first.
-pub(super) fn note(connection: &ClientConnection, trace: &mut Trace) {
+/// Notes what both sides agreed on.
+pub(super) fn note_session(connection: &ClientConnection, trace: &mut Trace) {
     let version = connection.protocol_version().and_then(|version| version.as_str());
     let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
     trace.note("TLS", || [version, cipher].into_iter().flatten().collect::<Vec<_>>().join(", "));
+}
+
+/// Notes the chain as it was shown, leaf first.
+pub(super) fn note(chain: &[CertificateDer<'_>], trace: &mut Trace) {
     let now = Clock::start().started();
-    for certificate in connection.peer_certificates().unwrap_or_default() {
-        let parsed = Certificate::from_der(certificate).ok();
-        let until =
-            parsed.and_then(|it| expiry(it.tbs_certificate().validity().not_after.to_unix_duration()));
-        match until {
+    for certificate in chain {
+        match valid_until(certificate) {
             Some(until) => trace.measure("certificate", until.as_second() as f64, || said(certificate, now)),
             None => trace.note("certificate", || said(certificate, now)),
         }
     }
+}
+
+/// What is wrong with a chain, leaf first, of which the leaf and each of the others must be valid for so long yet.
+pub(super) fn too_short(chain: &[CertificateDer<'_>], leaf: Duration, others: Duration) -> Option<String> {
+    let now = Clock::start().started();
+    chain.iter().enumerate().find_map(|(nth, certificate)| {
+        let wanted = if nth == 0 { leaf } else { others };
+        let until = valid_until(certificate);
+        let left = until.map(|until| until.duration_since(now));
+        // One whose end cannot be read is not known to be valid.
+        let enough =
+            left.is_some_and(|left| left >= SignedDuration::try_from(wanted).unwrap_or(SignedDuration::MAX));
+        (!enough).then(|| {
+            let until = until.map_or_else(|| "nobody knows when".to_owned(), told);
+            let whose = Certificate::from_der(certificate)
+                .map_or_else(|_| String::new(), |it| format!(" of {}", it.tbs_certificate().subject()));
+            let what = if nth == 0 {
+                "the certificate".to_owned()
+            } else {
+                format!("the chain's certificate{whose}")
+            };
+            format!("{what} is valid until {until}, expected for {} yet", unit::say(wanted))
+        })
+    })
+}
+
+fn valid_until(certificate: &[u8]) -> Option<Timestamp> {
+    let parsed = Certificate::from_der(certificate).ok()?;
+    expiry(parsed.tbs_certificate().validity().not_after.to_unix_duration())
+}
+
+fn told(until: Timestamp) -> String {
+    until.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// A certificate (RFC 5280) in a sentence: for whom, by whom, until when.
@@ -39,7 +74,7 @@ fn said(der: &[u8], now: Timestamp) -> String {
     let left = until.map_or_else(String::new, |until| {
         let days = until.duration_since(now).as_hours() / 24;
         let left = if until < now { "expired".to_owned() } else { format!("{days} days left") };
-        format!(", until {} ({left})", until.strftime("%Y-%m-%d %H:%M UTC"))
+        format!(", until {} ({left})", told(until))
     });
     format!("{subject}, by {}{left}", held.issuer())
 }

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 
-use super::{Miss, Trace};
-use crate::file::{Mistakes, Node, Read, read_text};
+use super::{Miss, Trace, read_text, timed};
+use crate::file::{Mistakes, Node, Read};
 use crate::host::names::{NameError, Names};
 
 /// A `host:port`; an IPv6 address stands in brackets.
@@ -44,27 +43,25 @@ impl Address {
 
     /// Looks the name up and connects, noting both times. A literal address has no lookup.
     pub(super) async fn dial(&self, names: &Names, trace: &mut Trace) -> Result<Dialled, Miss> {
-        let begun = Instant::now();
-        let ip = if let Ok(literal) = self.host.parse() {
-            literal
-        } else {
-            let found = names.look_up(&self.host).await;
-            trace.lookup = Some(begun.elapsed());
-            found.map_err(|why| {
-                let ours = matches!(why, NameError::NoServer { .. });
-                Miss { ours, ..Miss::new(why.to_string()) }
-            })?
-        };
-        let peer = SocketAddr::new(ip, self.port);
+        let peer = SocketAddr::new(look_up(&self.host, names, trace).await?, self.port);
         trace.note("peer", || peer.to_string());
-        let begun = Instant::now();
-        let stream = TcpStream::connect(peer).await;
-        trace.connect = Some(begun.elapsed());
+        let stream = timed(&mut trace.connect, TcpStream::connect(peer)).await;
         let stream = stream.map_err(|why| broken(peer, &why))?;
         // Requests are small and waited for: Nagle's algorithm would only add the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         Ok(Dialled { stream, peer })
     }
+}
+
+/// The address of a host, noting the time of the lookup. A literal address has none.
+pub(super) async fn look_up(host: &str, names: &Names, trace: &mut Trace) -> Result<IpAddr, Miss> {
+    if let Ok(literal) = host.parse() {
+        return Ok(literal);
+    }
+    timed(&mut trace.lookup, names.look_up(host)).await.map_err(|why| {
+        let ours = matches!(why, NameError::NoServer { .. });
+        Miss { ours, why: why.to_string() }
+    })
 }
 
 /// An open connection.
@@ -112,7 +109,7 @@ pub(super) fn broken(peer: SocketAddr, why: &io::Error) -> Miss {
                 | libc::ENOMEM
                 | libc::EAGAIN,
             ),
-        ) => Miss { ours: true, ..Miss::new(format!("we could not connect to {peer}: {why}")) },
+        ) => Miss::ours(format!("we could not connect to {peer}: {why}")),
         _ => Miss::new(format!("{peer}: {why}")),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use super::{Miss, Probe, Prober, Seen, Setting, beginning};
+use super::{Miss, Probe, Prober, Setting, Trace, beginning};
 use crate::file::{Fields, Mistakes, Node, Read};
 use crate::hands::command::{Ended, output};
 
@@ -93,12 +93,12 @@ timeout = "3s"
 }
 
 impl Prober for ExecProber {
-    async fn look(&self) -> Result<Seen, Miss> {
+    async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
         match output(&self.exec.run, &self.directory).await {
-            Err(why) => Err(Miss { ours: true, ..Miss::new(why) }),
+            Err(why) => Err(Miss::ours(why)),
             Ok(ended) => match self.wrong(&ended) {
                 Some(why) => Err(Miss::new(why)),
-                None => Ok(Seen::default()),
+                None => Ok(()),
             },
         }
     }

@@ -5,7 +5,7 @@ mod request;
 mod wire;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 
-use super::tls::{Tls, Trust};
-use super::{Miss, Probe, Prober, Secret, Seen, Setting, Trace, beginning};
+use super::expect::KEPT;
+use super::security::{Security, Tls};
+use super::stream::Stream;
+use super::{Miss, Probe, Prober, Secret, Setting, Trace, beginning, read_file, secret, timed};
 use crate::host::names::Names;
-use expect::{Expect, KEPT};
+use expect::Expect;
 use request::{Basic, Headers, Reuse, Url, Verb, base64};
-use wire::{Stream, Wire};
+use wire::Wire;
 
 /// A longer body is a miss, whatever is expected.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -79,7 +81,6 @@ pub struct HttpProber {
     reuse: Reuse,
     tls: Option<Tls>,
     names: Names,
-    facts: bool,
     idle: Mutex<VecDeque<(Instant, Wire)>>,
 }
 
@@ -118,21 +119,18 @@ expect = { status = "2xx", json = { "$.ok" = true } }
         let path = |file: &PathBuf| setting.directory.join(file);
         let body = match (&self.body, &self.body_file) {
             (Some(text), _) => text.clone().into(),
-            (None, Some(file)) => read("body_file", &path(file))?.into(),
+            (None, Some(file)) => read_file("body_file", &path(file))?.into(),
             (None, None) => Bytes::new(),
         };
-        let ca_file = self.ca_file.as_ref().map(path);
-        let trust = match &ca_file {
-            Some(file) => Trust::File(file),
-            None if self.insecure => Trust::Anybody,
-            None => Trust::Host,
-        };
-        let tls = self.url.tls.then(|| Tls::new(&self.url.address.host, &trust)).transpose()?;
+        let security =
+            Security { ca_file: self.ca_file.clone(), insecure: self.insecure, ..Security::default() };
+        let tls = self.url.tls.then(|| Tls::new(&self.url.address.host, &security, setting, &["http/1.1"]));
+        let tls = tls.transpose()?;
         let mut headers = self.headers.0.clone();
         headers.entry(HOST).or_insert_with(|| self.url.host.clone());
         let agent = HeaderValue::from_static(concat!("brownout/", env!("CARGO_PKG_VERSION")));
         headers.entry(USER_AGENT).or_insert(agent);
-        if let Some(authorization) = self.authorization(&path)? {
+        if let Some(authorization) = self.authorization(setting)? {
             headers.insert(AUTHORIZATION, authorization);
         }
         Ok(HttpProber {
@@ -144,7 +142,6 @@ expect = { status = "2xx", json = { "$.ok" = true } }
             reuse: self.connection,
             tls,
             names: Names::default(),
-            facts: setting.facts,
             idle: Mutex::default(),
         })
     }
@@ -155,23 +152,16 @@ expect = { status = "2xx", json = { "$.ok" = true } }
 }
 
 impl Http {
-    fn authorization(&self, path: &dyn Fn(&PathBuf) -> PathBuf) -> Result<Option<HeaderValue>, String> {
-        let secret = |field, file| {
-            let bytes = read(field, &path(file))?;
-            let text = String::from_utf8(bytes).map_err(|_| format!("{field}: it is not text"))?;
-            Ok::<_, String>(text.trim_end().to_owned())
-        };
-        let text = match (&self.bearer, &self.bearer_file, &self.basic) {
-            (Some(Secret(token)), _, _) => format!("Bearer {token}"),
-            (_, Some(file), _) => format!("Bearer {}", secret("bearer_file", file)?),
-            (_, _, Some(Basic { user, password })) => {
-                let password = match password {
-                    Ok(Secret(said)) => said.clone(),
-                    Err(file) => secret("password_file", file)?,
-                };
+    fn authorization(&self, setting: &Setting) -> Result<Option<HeaderValue>, String> {
+        let token = secret(self.bearer.as_ref(), self.bearer_file.as_ref(), "bearer_file", setting)?;
+        let text = match (token, &self.basic) {
+            (Some(token), _) => format!("Bearer {token}"),
+            (None, Some(Basic { user, password })) => {
+                let (said, file) = (password.as_ref().ok(), password.as_ref().err());
+                let password = secret(said, file, "password_file", setting)?.unwrap_or_default();
                 format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
             }
-            (None, None, None) => return Ok(None),
+            (None, None) => return Ok(None),
         };
         let mut value = HeaderValue::from_str(&text)
             .map_err(|_| "the token holds a control character, which no header may".to_owned())?;
@@ -180,22 +170,8 @@ impl Http {
     }
 }
 
-fn read(field: &str, file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|why| format!("{field} {}: {why}", file.display()))
-}
-
 impl Prober for HttpProber {
-    async fn look(&self) -> Result<Seen, Miss> {
-        let mut trace = Trace::new(self.facts);
-        match self.exchange(&mut trace).await {
-            Ok(()) => Ok(Seen { trace }),
-            Err(miss) => Err(Miss { trace, ..miss }),
-        }
-    }
-}
-
-impl HttpProber {
-    async fn exchange(&self, trace: &mut Trace) -> Result<(), Miss> {
+    async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         if let Some(mut wire) = self.kept().await {
             let before = wire.received();
             match self.ask(&mut wire, trace).await {
@@ -208,7 +184,9 @@ impl HttpProber {
         let answer = self.ask(&mut wire, trace).await?;
         self.judge(wire, answer, trace).await
     }
+}
 
+impl HttpProber {
     async fn connect(&self, trace: &mut Trace) -> Result<Wire, Miss> {
         let dialled = self.url.address.dial(&self.names, trace).await?;
         let peer = dialled.peer;
@@ -224,10 +202,7 @@ impl HttpProber {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.url.target.clone();
         *request.headers_mut() = self.headers.clone();
-        let begun = Instant::now();
-        let answer = wire.ask(request).await;
-        trace.first_byte = Some(begun.elapsed());
-        answer
+        timed(&mut trace.first_byte, wire.ask(request)).await
     }
 
     async fn judge(
@@ -245,7 +220,7 @@ impl HttpProber {
             }
         }
         let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
-        let reads = wrong.is_none() && self.expect.reads_body();
+        let reads = wrong.is_none() && self.expect.content().any();
         let (begun, mut kept, mut length) = (Instant::now(), Vec::new(), 0);
         loop {
             let part = match wire.part(&mut body).await {
@@ -267,7 +242,7 @@ impl HttpProber {
             self.keep(wire);
         }
         if reads {
-            wrong = self.expect.wrong_body(&kept, length <= KEPT);
+            wrong = self.expect.content().wrong("the body", &kept, length <= KEPT);
         }
         wrong.map_or(Ok(()), |why| Err(Miss::new(why)))
     }

@@ -7,17 +7,23 @@
 mod certificates;
 mod dial;
 mod exec;
+mod expect;
 mod http;
+mod payload;
+mod redis;
 pub mod schedule;
+mod security;
+mod starttls;
+mod stream;
 mod tcp;
 mod tls;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value};
+use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -41,15 +47,34 @@ pub struct Phases {
     /// Connecting.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connect: Option<Duration>,
+    /// What the protocol says before TLS: its greeting, and the agreement to begin.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub greeting: Option<Duration>,
     /// The TLS handshake.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tls: Option<Duration>,
+    /// Telling who we are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub login: Option<Duration>,
     /// From the request sent to the first byte of the answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_byte: Option<Duration>,
     /// From the first byte to the last.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub transfer: Option<Duration>,
+}
+
+/// Times a part of a look, in addition to what it took before. One that is still going on when the look is dropped is timed until then: it is what
+/// the look was waiting for.
+async fn timed<T>(part: &mut Option<Duration>, work: impl Future<Output = T>) -> T {
+    struct Timing<'a>(&'a mut Option<Duration>, Instant);
+    impl Drop for Timing<'_> {
+        fn drop(&mut self) {
+            *self.0 = Some(self.0.unwrap_or_default() + self.1.elapsed());
+        }
+    }
+    let _timing = Timing(part, Instant::now());
+    work.await
 }
 
 /// Something that a look met on the way: what it is, and what was seen.
@@ -110,13 +135,6 @@ impl std::ops::DerefMut for Trace {
     }
 }
 
-/// A look that saw what was expected.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// The parts it had, and what it met.
-    pub trace: Trace,
-}
-
 /// A look that did not see what was expected: data, never an error.
 #[derive(Debug, Clone)]
 pub struct Miss {
@@ -126,15 +144,19 @@ pub struct Miss {
     /// Whether only our own side can be to blame (no free port, no descriptor, no such command): such a
     /// look is missed, for it says nothing about the system.
     pub ours: bool,
-    /// The parts it had until then, and what it met.
-    pub trace: Trace,
 }
 
 impl Miss {
-    /// A miss of the system's, without a trace.
+    /// A miss of the system's.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), ours: false, trace: Trace::default() }
+        Self { why: why.into(), ours: false }
+    }
+
+    /// A miss that only our own side is to blame for.
+    #[must_use]
+    pub fn ours(why: impl Into<String>) -> Self {
+        Self { why: why.into(), ours: true }
     }
 }
 
@@ -179,6 +201,37 @@ impl Read for Secret {
     }
 }
 
+/// That a secret is given once: as it is, or in a file.
+fn one_secret(said: Option<&Secret>, file: Option<&PathBuf>) -> Result<(), (String, String)> {
+    if said.is_some() && file.is_some() {
+        let what = "both `password` and `password_file` are given";
+        return Err((what.to_owned(), "give one of them".to_owned()));
+    }
+    Ok(())
+}
+
+/// A secret that is given as it is or in a file; the field says which file in messages.
+fn secret(
+    said: Option<&Secret>,
+    file: Option<&PathBuf>,
+    field: &str,
+    setting: &Setting,
+) -> Result<Option<String>, String> {
+    match (said, file) {
+        (Some(Secret(said)), _) => Ok(Some(said.clone())),
+        (None, Some(file)) => {
+            let bytes = read_file(field, &setting.directory.join(file))?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("{field}: it is not text"))?;
+            Ok(Some(text.trim_end().to_owned()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_file(field: &str, file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|why| format!("{field} {}: {why}", file.display()))
+}
+
 /// One way of looking: the struct read from the file.
 trait Probe {
     /// What is kept between looks: connections, TLS settings.
@@ -203,12 +256,17 @@ trait Probe {
 
 /// Looks, again and again, also several times at once.
 pub trait Prober: Send + Sync {
-    /// One look. The caller owns the deadline and drops the future when it has passed; that leaves neither a
-    /// connection nor a process behind.
+    /// One look, which leaves its trace. The caller owns the deadline and drops the future when it has passed; that
+    /// leaves neither a connection nor a process behind.
     ///
     /// # Errors
     /// What was seen instead of what was expected: data, not an error.
-    fn look(&self) -> impl Future<Output = Result<Seen, Miss>> + Send;
+    fn look(&self, trace: &mut Trace) -> impl Future<Output = Result<(), Miss>> + Send;
+
+    /// Whether a look also keeps what it met on the way.
+    fn keeps_facts(&self) -> bool {
+        false
+    }
 }
 
 macro_rules! kinds {
@@ -221,9 +279,14 @@ macro_rules! kinds {
         }
 
         /// Any prober.
+        pub struct AnyProber {
+            inner: Inner,
+            facts: bool,
+        }
+
         #[allow(clippy::large_enum_variant, reason = "an experiment has a few probes, not thousands")]
-        pub enum AnyProber {
-            $(#[doc = concat!("See [`", stringify!($prober), "`].")] $variant($prober),)*
+        enum Inner {
+            $($variant($prober),)*
         }
 
         impl AnyProbe {
@@ -276,13 +339,18 @@ macro_rules! kinds {
             /// # Errors
             /// A sentence saying what cannot be had.
             pub fn prober(&self, setting: &Setting) -> Result<AnyProber, String> {
-                match self { $(Self::$variant(probe) => probe.prober(setting).map(AnyProber::$variant),)* }
+                let inner = match self { $(Self::$variant(probe) => Inner::$variant(probe.prober(setting)?),)* };
+                Ok(AnyProber { inner, facts: setting.facts })
             }
         }
 
         impl Prober for AnyProber {
-            async fn look(&self) -> Result<Seen, Miss> {
-                match self { $(Self::$variant(prober) => prober.look().await,)* }
+            async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
+                match &self.inner { $(Inner::$variant(prober) => prober.look(trace).await,)* }
+            }
+
+            fn keeps_facts(&self) -> bool {
+                self.facts
             }
         }
     };
@@ -292,6 +360,8 @@ kinds! {
     Http: http::Http, http::HttpProber;
     Tcp: tcp::Tcp, tcp::TcpProber;
     Exec: exec::Exec, exec::ExecProber;
+    Tls: tls::Tls, tls::TlsProber;
+    Redis: redis::Redis, redis::RedisProber;
 }
 
 impl AnyProbe {
@@ -322,7 +392,9 @@ impl AnyProbe {
         // A JSON string is a TOML basic string (both escape alike; toml.io, "String").
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         match url.split_once("://") {
-            Some(("tcp", address)) => Self::from_toml("tcp", &format!("address = {}", quoted(address))),
+            Some((kind @ ("tcp" | "tls"), address)) => {
+                Self::from_toml(kind, &format!("address = {}", quoted(address)))
+            }
             _ => Self::from_toml("http", &format!("url = {}", quoted(url))),
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
-use super::{Fact, Miss, Phases, Prober, Seen, Trace};
+use super::{Fact, Phases, Prober, Trace};
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
@@ -172,18 +172,17 @@ async fn settle<P: Prober>(
     if started >= deadline {
         return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());
     }
-    let mut seen = timeout_at(clock.instant(deadline), prober.look()).await;
+    let mut trace = Trace::new(prober.keeps_facts());
+    let seen = timeout_at(clock.instant(deadline), prober.look(&mut trace)).await;
     let ended = clock.now();
-    let trace = match &mut seen {
-        Ok(Ok(Seen { trace }) | Err(Miss { trace, .. })) => std::mem::take(trace),
-        Err(_) => Trace::default(),
-    };
     let (outcome, why) = match seen {
         _ if ended >= deadline + STALLED => (Outcome::Missed, Some("our own side stalled".into())),
         Ok(Err(miss)) if miss.ours => (Outcome::Missed, Some(miss.why.into())),
         Ok(Err(miss)) => (Outcome::Bad, Some(miss.why.into())),
-        Ok(Ok(_)) if ended < deadline => (Outcome::Good, None),
-        Ok(Ok(_)) | Err(_) => (Outcome::Bad, Some(format!("no answer within {}", unit::say(timeout)).into())),
+        Ok(Ok(())) if ended < deadline => (Outcome::Good, None),
+        Ok(Ok(())) | Err(_) => {
+            (Outcome::Bad, Some(format!("no answer within {}", unit::say(timeout)).into()))
+        }
     };
     told(ended, outcome, why, trace)
 }
@@ -209,7 +208,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::probe::{Miss, Seen};
+    use crate::probe::Miss;
 
     /// A prober that does what a test says.
     struct Acted<F>(F);
@@ -217,9 +216,9 @@ mod tests {
     impl<F, R> Prober for Acted<F>
     where
         F: Fn() -> R + Send + Sync,
-        R: Future<Output = Result<Seen, Miss>> + Send,
+        R: Future<Output = Result<(), Miss>> + Send,
     {
-        async fn look(&self) -> Result<Seen, Miss> {
+        async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
             (self.0)().await
         }
     }
@@ -273,7 +272,7 @@ mod tests {
             if clock.now() >= stall {
                 clock.sleep_until(until).await;
             }
-            Ok(Seen::default())
+            Ok(())
         });
         let (begun, looks) = watched(prober, schedule(200.0, 3 * S, 1000), clock, 3 * S).await;
         assert_eq!(looks.len(), begun.len());
@@ -316,7 +315,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn when_we_are_starved_looks_are_late_or_missed_and_their_figures_say_so() {
         let clock = Clock::start();
-        let prober = Acted(|| async { Ok(Seen::default()) });
+        let prober = Acted(|| async { Ok(()) });
         let (news, heard) = channel(1000);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let watching =
@@ -384,7 +383,7 @@ mod tests {
     async fn a_slow_listener_makes_looks_late_not_lost() {
         let clock = Clock::start();
         let (news, mut heard) = channel(1);
-        let prober = Acted(|| async { Ok(Seen::default()) });
+        let prober = Acted(|| async { Ok(()) });
         let watching = tokio::spawn(watch(
             0,
             Arc::new(prober),

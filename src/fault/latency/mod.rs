@@ -2,6 +2,7 @@
 
 mod engine;
 mod pace;
+mod spread;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,22 +10,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::traffic::{
-    self, Direction, Nearby, PATIENCE, Reach, between, clients, connect_time, is_here, paths, reachable,
+    Direction, Nearby, PATIENCE, Reach, between, clients, connect_time, is_here, paths, reachable,
     shortest_connect,
 };
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use crate::base::Percent;
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
 use crate::file::{Mistakes, Node, Read, Value};
 use crate::hands::hold::Hold;
-use crate::hands::proxy::{Proxy, Way};
+use crate::hands::proxy::{MakeWaits, Proxy, Way};
 use crate::hands::queue::{Manner, Packet, Tally};
 use crate::host::rights::Rights;
 use crate::host::socket;
 use crate::undo::{Claim, Tier};
 use engine::Used;
 pub use engine::abilities;
-use pace::Pace;
+use pace::{Pace, Waits};
+use spread::{Distribution, Drawn};
 
 crate::kind! {
     /// Delays traffic, TCP and UDP, existing connections included.
@@ -42,11 +45,22 @@ crate::kind! {
     /// Where only one end is on this host, the queue holds TCP on its way in whichever `direction` is asked:
     /// a round trip gains the same, but of a request to another host the target hears at once, and the
     /// reply is late. A TCP segment held on its way out would throttle its sender.
+    ///
+    /// With `jitter` the wait of each packet is drawn anew; which, depends on the seed, on the flow, and on the number of the
+    /// packet in its flow, as for `loss`. `delay` is the mean of every distribution. Packets of one flow stay in order by
+    /// themselves, so in a dense flow those behind a late one are late too; with `in_order = false` they overtake it, as
+    /// with netem, and TCP takes that for loss.
     pub struct Latency("latency") {
         /// Added once to a round trip.
         delay: Duration = required,
-        /// Each packet waits `delay` plus or minus up to this; packets of one flow stay in order.
+        /// How far waits are spread about `delay`: up to this to both sides if uniform, else it is their standard deviation.
         jitter: Duration = "0s",
+        /// `uniform`, `normal`, `pareto` (most are early, a few very late) or `paretonormal`, a mixture of both, as in netem.
+        distribution: Distribution = "uniform",
+        /// How much the wait of a packet is like that of the one before it in its flow; 0 % is independence.
+        correlation: Percent = "0%",
+        /// Whether the packets of a flow stay in order.
+        in_order: bool = "true",
         /// `to` the target, `from` it, or `both`, which adds the delay twice to a round trip.
         direction: Direction = "to",
         /// `queue`, `proxy`, or `auto`: the proxy when `listen` is given, else the queue.
@@ -150,7 +164,8 @@ for   = "30s"
             Used::Queue(feed) => {
                 let traffic =
                     paths::waiting(self.direction, owed.reach.endpoints(), is_here(site), &clients(site));
-                let mut pace = self.pace(site, &owed.reach)?;
+                let (meant, decision) = (owed.reach.meant(site)?, decision(site));
+                let mut pace = Pace::new(self, site.dice, decision, meant, owed.reach.clone());
                 let manner = Manner::bulk(pace.in_turn());
                 let judge = Box::new(move |packet: &Packet<'_>, now| pace.fate(packet, now));
                 held.hold(feed.hold(site, &traffic, manner, judge)?);
@@ -165,7 +180,10 @@ for   = "30s"
 
     async fn verify(&self, _: &Site, _: &Slowed, held: &Held) -> Effect {
         let asked = self.delay * if self.direction == Direction::Both { 2 } else { 1 };
-        let slack = asked / 5 + Duration::from_millis(2) + self.jitter;
+        // Of a draw without bounds nearly all is within four deviations.
+        let drawn = if self.distribution == Distribution::Uniform { 1 } else { 4 };
+        let slack = slack(asked) + self.jitter * drawn;
+        let spread = self.spread(held).await;
         if let Some(Before(Some((at, before)))) = held.get::<Before>() {
             let mut shortest: Option<Duration> = None;
             for _ in 0..TRIES {
@@ -183,13 +201,19 @@ for   = "30s"
                     say(*before),
                     say(now)
                 );
-                return judged(gained.abs_diff(asked) <= slack, figures);
+                let right = gained.abs_diff(asked) <= slack;
+                return match spread {
+                    Some((as_asked, spread)) => judged(right && as_asked, format!("{figures}; {spread}")),
+                    None => judged(right, figures),
+                };
             }
         }
-        let tally = (held.get::<Hold>().map(|hold| hold.tally().as_ref()))
-            .or_else(|| held.get::<Proxy>().map(Proxy::tally));
-        let Some(tally) = tally else { return Effect::Unverifiable("nothing is held".to_owned()) };
-        match first_held(tally, asked * 2 + PATIENCE).await {
+        if let Some((as_asked, figures)) = spread {
+            return judged(as_asked, figures);
+        }
+        let Some(tally) = tally(held) else { return Effect::Unverifiable("nothing is held".to_owned()) };
+        first_held(tally, 10, asked * 2 + PATIENCE).await;
+        match tally.median() {
             Some(median) => {
                 let figures = format!(
                     "asked {}, {} packets were held for {} (median)",
@@ -214,7 +238,11 @@ for   = "30s"
         let jitter = if self.jitter.is_zero() {
             String::new()
         } else {
-            format!(", plus or minus up to {}", say(self.jitter))
+            let jitter = say(self.jitter);
+            match self.distribution {
+                Distribution::Uniform => format!(", plus or minus up to {jitter}"),
+                _ => format!(", spread with a standard deviation of {jitter}"),
+            }
         };
         let ways = if self.direction == Direction::Both { ", each way" } else { "" };
         format!("adds {} to a round trip with {whom}{jitter}{ways}{only}", say(self.delay))
@@ -241,44 +269,103 @@ impl Latency {
             let why = format!("a delay of {} is none, or too long", say(self.delay));
             return Err(site.refuse(why, &format!("ask for more than 0 s and at most {}", say(LONGEST))));
         }
-        if self.jitter > self.delay {
+        let most = self.delay.div_f64(-self.distribution.least());
+        if self.jitter > most {
             let why = format!("a jitter of {} exceeds the delay of {}", say(self.jitter), say(self.delay));
-            return Err(site.refuse(why, "packets cannot arrive before they were sent: lower `jitter`"));
+            let why = match self.distribution {
+                Distribution::Uniform => why,
+                _ => format!("{why} in the lower half of its distribution"),
+            };
+            let remedy = format!("packets cannot arrive before they were sent: at most {}", say(most));
+            return Err(site.refuse(why, &remedy));
+        }
+        if !self.in_order && (self.listen.is_some() || self.engine == Engine::Proxy) {
+            let why = "a proxy carries streams, in which nothing overtakes".to_owned();
+            return Err(site.refuse(why, "leave `in_order` out, or ask for `engine = \"queue\"`"));
+        }
+        if self.correlation.share() >= 1.0 {
+            let why = "a correlation of 100 % means that every packet waits alike".to_owned();
+            return Err(site.refuse(why, "ask for less, or leave `jitter` out"));
         }
         Ok(())
     }
 
-    fn pace(&self, site: &Site, reach: &Reach) -> Result<Pace, FaultError> {
-        let chance = site.dice.stream(&format!("fault.{}.jitter", site.fault));
-        Ok(Pace::new((self.delay, self.jitter), self.direction, chance, reach.meant(site)?))
-    }
-
-    fn waits(&self, site: &Site) -> crate::hands::proxy::MakeWaits {
-        let (fault, dice, name) = (self.clone(), site.dice, site.fault.clone());
+    fn waits(&self, site: &Site) -> MakeWaits {
+        let (waits, direction) = (Waits::of(self), self.direction);
+        let (dice, decision) = (site.dice, decision(site));
         Box::new(move |way| {
             let asked = match way {
-                Way::There => fault.direction != Direction::From,
-                Way::Back => fault.direction != Direction::To,
+                Way::There => direction != Direction::From,
+                Way::Back => direction != Direction::To,
             };
             if !asked {
                 return Box::new(|| Duration::ZERO);
             }
-            let chance = dice.stream(&format!("fault.{name}.jitter.{way:?}"));
-            let mut pace =
-                Pace::new((fault.delay, fault.jitter), fault.direction, chance, traffic::Meant::all());
-            Box::new(move || pace.one_wait())
+            let mut drawn = Drawn::new(dice.stream(&format!("{decision}.{way:?}")));
+            Box::new(move || waits.next(&mut drawn))
         })
+    }
+
+    /// Whether the packets that were held waited as they were spread, and the figures; `None` without jitter, and when too
+    /// few came by. The quartiles are judged: unlike the deviation, one late packet in a heavy tail does not move them.
+    async fn spread(&self, held: &Held) -> Option<(bool, String)> {
+        const ENOUGH: u64 = 30;
+        const QUARTILE: f64 = 0.674_490;
+        let tally = tally(held).filter(|_| !self.jitter.is_zero())?;
+        first_held(tally, ENOUGH, self.delay * 2 + PATIENCE).await;
+        // The first that are back are those that waited least.
+        tokio::time::sleep(self.delay + self.jitter * 4).await;
+        let times = tally.recent();
+        let count = times.len() as u32;
+        if u64::from(count) < ENOUGH {
+            return None;
+        }
+        let (low, high) = (times[times.len() / 4], times[times.len() * 3 / 4]);
+        let waits = Waits::of(self);
+        let (asked_low, asked_high) = (waits.at(-QUARTILE), waits.at(QUARTILE));
+        // A quartile of n has a deviation of at most 1.4 / √n of the jitter, more where packets are alike.
+        let alike = self.correlation.share();
+        let chance = 4.0 * ((1.0 + alike) / (1.0 - alike) / f64::from(count)).sqrt();
+        let slack = slack(self.delay) + self.jitter.mul_f64(chance);
+        // Those behind a late one wait for it, and a packet may stand for both ways.
+        let elders = if self.in_order { self.jitter * 4 } else { Duration::ZERO };
+        let ways = if self.direction == Direction::Both { 2 } else { 1 };
+        let right = low + slack >= asked_low && high <= asked_high * ways + slack + elders;
+        let mean = times.iter().sum::<Duration>() / count;
+        let figures = format!(
+            "asked {} in the mean and half of the packets within {} to {}, {count} were held for {} in the mean \
+             and half of them for {} to {}",
+            say(self.delay),
+            say(asked_low),
+            say(asked_high),
+            say(mean),
+            say(low),
+            say(high)
+        );
+        Some((right, figures))
     }
 }
 
-/// The median hold time, as soon as some packets were held, or all that were by then.
-async fn first_held(tally: &Tally, within: Duration) -> Option<Duration> {
-    const ENOUGH: u64 = 10;
+/// How much a measured time may be off on a busy host.
+fn slack(asked: Duration) -> Duration {
+    asked / 5 + Duration::from_millis(2)
+}
+
+/// What its chance is drawn by.
+fn decision(site: &Site) -> String {
+    format!("fault.{}.jitter", site.fault)
+}
+
+fn tally(held: &Held) -> Option<&Tally> {
+    (held.get::<Hold>().map(|hold| hold.tally().as_ref())).or_else(|| held.get::<Proxy>().map(Proxy::tally))
+}
+
+/// Waits until so many packets were held, or for so long.
+async fn first_held(tally: &Tally, enough: u64, within: Duration) {
     let until = since_boot() + within;
-    while tally.held() < ENOUGH && since_boot() < until {
+    while tally.held() < enough && since_boot() < until {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tally.median()
 }
 
 impl Owed for Slowed {

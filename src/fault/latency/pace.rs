@@ -1,42 +1,73 @@
-//! When a packet is due: how long it waits, whose it is, and never before its elders.
+//! When a packet is due: how long it waits, whose it is, and not before its elders.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-
+use super::spread::{Distribution, Drawn};
+use super::{LONGEST, Latency};
+use crate::base::Dice;
 use crate::fault::traffic::paths::times;
-use crate::fault::traffic::{Direction, MOST_FLOWS, Meant};
-use crate::hands::flow::Flow;
+use crate::fault::traffic::{Direction, Lanes, Meant, Reach};
 use crate::hands::queue::{Fate, Packet};
 use crate::host::socket::Protocol;
 
-/// Decides when each packet is due.
-#[derive(Debug)]
-pub(super) struct Pace {
+/// How long packets wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
     delay: Duration,
     jitter: Duration,
+    distribution: Distribution,
+    alike: f64,
+}
+
+impl Waits {
+    pub(super) fn of(latency: &Latency) -> Self {
+        let Latency { delay, jitter, distribution, .. } = *latency;
+        Self { delay, jitter, distribution, alike: latency.correlation.share() }
+    }
+
+    /// The wait at a standard normal number.
+    pub(super) fn at(&self, z: f64) -> Duration {
+        let wait = self.delay.as_secs_f64() + self.jitter.as_secs_f64() * self.distribution.at(z);
+        Duration::from_secs_f64(wait.clamp(0.0, LONGEST.as_secs_f64()))
+    }
+
+    pub(super) fn next(&self, drawn: &mut Drawn) -> Duration {
+        if self.jitter.is_zero() { self.delay } else { self.at(drawn.next(self.alike)) }
+    }
+}
+
+/// Decides when each packet is due. The wait of a packet depends on the seed, on the fault, on which flow it is of and
+/// on its number in it.
+#[derive(Debug)]
+pub(super) struct Pace {
+    waits: Waits,
     direction: Direction,
-    chance: ChaCha8Rng,
-    /// When the last packet of each flow is due; kept only with jitter.
-    turns: HashMap<Flow, Duration>,
+    in_order: bool,
+    flows: Lanes<Turn>,
     meant: Meant,
 }
 
+/// A flow: its numbers, and when its last packet is due.
+#[derive(Debug)]
+struct Turn {
+    drawn: Drawn,
+    last: Duration,
+}
+
 impl Pace {
-    pub(super) fn new(
-        (delay, jitter): (Duration, Duration),
-        direction: Direction,
-        chance: ChaCha8Rng,
-        meant: Meant,
-    ) -> Self {
-        Self { delay, jitter, direction, chance, turns: HashMap::new(), meant }
+    pub(super) fn new(latency: &Latency, dice: Dice, decision: String, meant: Meant, target: Reach) -> Self {
+        Self {
+            waits: Waits::of(latency),
+            direction: latency.direction,
+            in_order: latency.in_order,
+            flows: Lanes::new(dice, decision, target),
+            meant,
+        }
     }
 
     /// Whether packets fall due in the order in which they come, whatever flow they are of.
     pub(super) fn in_turn(&self) -> bool {
-        self.jitter.is_zero() && self.direction != Direction::Both
+        self.waits.jitter.is_zero() && self.direction != Direction::Both
     }
 
     /// What becomes of a packet that came now.
@@ -46,45 +77,30 @@ impl Pace {
             return Fate::Pass;
         }
         let protocol = seen.map_or(Protocol::Udp, |flow| flow.protocol);
-        let mut wait = Duration::ZERO;
-        for _ in 0..times(self.direction, packet.hook, packet.loopback, protocol) {
-            wait += self.one_wait();
+        let times = times(self.direction, packet.hook, packet.loopback, protocol);
+        if self.waits.jitter.is_zero() {
+            return Fate::Hold(now + self.waits.delay * times);
         }
-        let due = now + wait;
-        match seen {
-            Some(flow) if !self.jitter.is_zero() => Fate::Hold(self.after_its_elders(flow, due, now)),
-            _ => Fate::Hold(due),
+        let begin = |chance| Turn { drawn: Drawn::new(chance), last: Duration::ZERO };
+        let turn = self.flows.of(seen, |turn| turn.last <= now, begin);
+        let due = (0..times).fold(now, |due, _| due + self.waits.next(&mut turn.drawn));
+        if !self.in_order {
+            return Fate::Hold(due);
         }
-    }
-
-    /// Uniform over `delay` plus and minus `jitter`.
-    pub(super) fn one_wait(&mut self) -> Duration {
-        if self.jitter.is_zero() {
-            return self.delay;
-        }
-        let low = self.delay.saturating_sub(self.jitter);
-        low + (self.jitter * 2).mul_f64(self.chance.random::<f64>())
-    }
-
-    fn after_its_elders(&mut self, flow: Flow, due: Duration, now: Duration) -> Duration {
-        if self.turns.len() >= MOST_FLOWS {
-            self.turns.retain(|_, last| *last > now);
-            if self.turns.len() >= MOST_FLOWS {
-                self.turns.clear();
-            }
-        }
-        let last = self.turns.entry(flow).or_default();
-        *last = due.max(*last);
-        *last
+        turn.last = due.max(turn.last);
+        Fate::Hold(turn.last)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::Dice;
+    use crate::base::Percent;
+    use crate::fault::latency::Engine;
     use crate::hands::rules::Hook;
 
     fn packet(port: u16) -> Vec<u8> {
@@ -94,9 +110,18 @@ mod tests {
         bytes
     }
 
-    fn pace(delay: u64, jitter: u64) -> Pace {
-        let times = (Duration::from_micros(delay), Duration::from_micros(jitter));
-        Pace::new(times, Direction::To, Dice::new(1).stream("pace"), Meant::all())
+    fn pace(delay: u64, jitter: u64, in_order: bool) -> Pace {
+        let latency = Latency {
+            delay: Duration::from_micros(delay),
+            jitter: Duration::from_micros(jitter),
+            distribution: Distribution::Uniform,
+            correlation: Percent::from_share(0.0),
+            in_order,
+            direction: Direction::To,
+            engine: Engine::Queue,
+            listen: None,
+        };
+        Pace::new(&latency, Dice::new(1), "pace".to_owned(), Meant::all(), Reach::of_nobody())
     }
 
     proptest! {
@@ -105,7 +130,7 @@ mod tests {
             delay in 1_u64..50_000, share in 0.0_f64..=1.0, gaps in proptest::collection::vec((0_u64..2_000, 0_u16..4), 1..200),
         ) {
             let jitter = (delay as f64 * share) as u64;
-            let (mut pace, mut now) = (pace(delay, jitter), Duration::from_secs(1));
+            let (mut pace, mut now) = (pace(delay, jitter, true), Duration::from_secs(1));
             let mut last: HashMap<u16, Duration> = HashMap::new();
             for (gap, port) in gaps {
                 now += Duration::from_micros(gap);
@@ -123,12 +148,49 @@ mod tests {
 
     #[test]
     fn without_jitter_every_packet_waits_exactly_the_delay_even_one_that_shows_no_flow() {
-        let mut pace = pace(100, 0);
+        let mut pace = pace(100, 0, true);
         for shown in [&packet(1)[..], &[], &[0x45; 10]] {
             let came = Packet { hook: Hook::Input, loopback: false, shown, whole: true, bytes: 28 };
             let now = Duration::from_secs(5);
             assert_eq!(pace.fate(&came, now), Fate::Hold(now + Duration::from_micros(100)));
         }
         assert!(pace.in_turn());
+    }
+
+    /// When each of some packets of a flow is due that come together, while others do or do not come between.
+    fn dues(pace: &mut Pace, others: bool) -> Vec<Duration> {
+        let now = Duration::from_secs(1);
+        let mut due = |port| {
+            let bytes = packet(port);
+            let came = Packet { hook: Hook::Input, loopback: true, shown: &bytes, whole: true, bytes: 28 };
+            let Fate::Hold(due) = pace.fate(&came, now) else { panic!("it is held") };
+            due
+        };
+        (0..100)
+            .map(|number| {
+                let due_then = due(1);
+                if others && number > 0 {
+                    due(number + 1);
+                }
+                due_then
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_packets_wait_is_that_of_its_number_in_its_flow_and_may_overtake_where_asked() {
+        let free = dues(&mut pace(5000, 4000, false), false);
+        assert_eq!(free, dues(&mut pace(5000, 4000, false), true), "others do not change it");
+        assert!(!free.is_sorted(), "they overtake one another");
+        let mut highest = Duration::ZERO;
+        let kept = free.iter().map(|due| {
+            highest = highest.max(*due);
+            highest
+        });
+        assert_eq!(
+            dues(&mut pace(5000, 4000, true), false),
+            kept.collect::<Vec<_>>(),
+            "or wait for their elders"
+        );
     }
 }

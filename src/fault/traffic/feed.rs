@@ -150,16 +150,16 @@ impl Queued {
             held.hold(nearby);
         }
         let traffic = paths::going(direction, self.reach.endpoints(), is_here(site), &clients(site));
-        let (mut meant, target) = (self.reach.meant(site)?, self.reach.clone());
-        let mut fates = Fates::new(odds, site.dice, format!("fault.{}.fate", site.fault));
+        let mut meant = self.reach.meant(site)?;
+        let decision = format!("fault.{}.fate", site.fault);
+        let mut fates = Fates::new(odds, site.dice, decision, self.reach.clone());
         held.hold(fates.seen());
         let judge = Box::new(move |packet: &Packet<'_>, now| {
             let (meant, flow) = meant.flow(packet, now);
             if !meant {
                 return Fate::Pass;
             }
-            let to_target = flow.is_some_and(|flow| target.has(flow.to));
-            fates.hit(flow, to_target).map_or(Fate::Pass, |chance| fate(packet, now, chance))
+            fates.hit(flow).map_or(Fate::Pass, |chance| fate(packet, now, chance))
         });
         held.hold(self.feed.hold(site, &traffic, manner, judge)?);
         Ok(())

@@ -2,6 +2,7 @@
 //! and a look at it from outside. A fault on traffic is its own file with little more than its fields.
 
 mod feed;
+mod lanes;
 mod look;
 mod odds;
 pub(super) mod paths;
@@ -19,6 +20,7 @@ use crate::host::socket::{self, Namespace, Owners};
 use crate::host::target::{Endpoint, Found};
 use crate::undo::Claim;
 pub(super) use feed::{Feed, Queued};
+pub(super) use lanes::Lanes;
 pub(super) use look::{Before, Nearby, PATIENCE, connect_time, places, reachable, shortest_connect};
 pub(super) use odds::{Burst, Odds, Said};
 pub(super) use paths::{Clients, Direction};
@@ -36,6 +38,13 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// That of a test which has no target.
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Self {
+        let holder = Process::of_pid(std::process::id() as i32).map(|process| process.identity().clone());
+        Self { endpoints: Vec::new(), namespace: Namespace(0), holder: holder.expect("we live") }
+    }
+
     /// Finds what is meant by `to` and `from`, touching nothing.
     pub(super) fn survey(site: &Site) -> Result<Self, Refusal> {
         let whose = Self::at(site, Vec::new())?;

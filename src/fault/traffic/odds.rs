@@ -6,8 +6,6 @@
 //! change it, the share of packets met in the bad state is enter / (enter + leave), a stay in it lasts 1 / leave packets
 //! in the mean, and the states of packets that follow one another correlate by 1 - enter - leave.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,11 +13,11 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::{Effect, Refusal, Site};
-use super::MOST_FLOWS;
+use super::Reach;
+use super::lanes::Lanes;
 use crate::base::{Dice, Percent};
 use crate::file::{Mistakes, Node, Read, Value};
 use crate::hands::flow::Flow;
-use crate::host::socket::Protocol;
 
 /// The mean length of a burst, in packets.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -163,57 +161,43 @@ impl Seen {
 }
 
 /// Decides packet by packet. The fate of a packet depends on the seed, on the fault, on which flow it is of and on its
-/// number in it, and on nothing else: not on what other flows do meanwhile. Flows are told apart by the end that is
-/// the target, by their way, and by the order in which they first came, since the port of a client is another each time.
+/// number in it, and on nothing else.
 #[derive(Debug)]
 pub(in crate::fault) struct Fates {
     odds: Odds,
-    dice: Dice,
-    decision: String,
-    flows: HashMap<Option<Flow>, Lane>,
-    /// How many flows were met of each sort.
-    met: HashMap<(Protocol, SocketAddr), u64>,
+    flows: Lanes<State>,
     seen: Seen,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct State {
     chance: ChaCha8Rng,
     bad: bool,
 }
 
 impl Fates {
-    pub(in crate::fault) fn new(odds: Odds, dice: Dice, decision: String) -> Self {
-        Self { odds, dice, decision, flows: HashMap::new(), met: HashMap::new(), seen: Seen::default() }
+    pub(in crate::fault) fn new(odds: Odds, dice: Dice, decision: String, target: Reach) -> Self {
+        let flows = Lanes::new(dice, decision, target);
+        Self { odds, flows, seen: Seen::default() }
     }
 
     pub(in crate::fault) fn seen(&self) -> Seen {
         self.seen.clone()
     }
 
-    /// Whether the next packet of a flow is hit; its own chance for whatever else is to be drawn, if so. `to_target` says
-    /// which way the flow goes.
-    pub(in crate::fault) fn hit(&mut self, flow: Option<Flow>, to_target: bool) -> Option<&mut ChaCha8Rng> {
+    /// Whether the next packet of a flow is hit; its own chance for whatever else is to be drawn, if so.
+    pub(in crate::fault) fn hit(&mut self, flow: Option<Flow>) -> Option<&mut ChaCha8Rng> {
         self.seen.0.fetch_add(1, Ordering::Relaxed);
-        if !self.flows.contains_key(&flow) && self.flows.len() >= MOST_FLOWS {
-            self.flows.clear();
-        }
-        let Self { odds, dice, decision, flows, met, .. } = self;
-        let lane = flows.entry(flow).or_insert_with(|| {
-            let name = flow.map_or_else(String::new, |flow| {
-                let end = if to_target { flow.to } else { flow.from };
-                let nth = met.entry((flow.protocol, end)).or_default();
-                *nth += 1;
-                format!("{:?} {end} {to_target} {nth}", flow.protocol)
-            });
-            let mut chance = dice.stream(&format!("{decision} {name}"));
+        let odds = &self.odds;
+        let begin = |mut chance: ChaCha8Rng| {
             let bad = chance.random::<f64>() * (odds.enter + odds.leave) < odds.enter;
-            Lane { chance, bad }
-        });
+            State { chance, bad }
+        };
+        let state = self.flows.of(flow, |_| true, begin);
         // Always two draws a packet, whatever they decide, and the state after them is the next packet's.
-        let (hit, change) = (lane.chance.random::<f64>(), lane.chance.random::<f64>());
-        let hit = hit < if lane.bad { odds.bad } else { odds.good };
-        lane.bad = if lane.bad { change >= odds.leave } else { change < odds.enter };
-        hit.then_some(&mut lane.chance)
+        let (hit, change) = (state.chance.random::<f64>(), state.chance.random::<f64>());
+        let hit = hit < if state.bad { odds.bad } else { odds.good };
+        state.bad = if state.bad { change >= odds.leave } else { change < odds.enter };
+        hit.then_some(&mut state.chance)
     }
 }

@@ -3,15 +3,11 @@
 use std::fmt::Write as _;
 
 use hyper::header::{HeaderMap, HeaderName};
-use regex::Regex;
 use serde_json::{Value as Json, json};
-use serde_json_path::JsonPath;
 
-use crate::file::{Fields, Mistakes, Node, Read, Value, read_text};
+use crate::file::{Fields, Mistakes, Node, Read, Value};
 use crate::probe::beginning;
-
-/// So much of a body is kept to be judged.
-pub(super) const KEPT: usize = 1024 * 1024;
+use crate::probe::expect::{Content, Paths, Pattern};
 
 /// What an answer must be. All of it must hold; the first that does not is told.
 #[derive(Debug, Clone)]
@@ -25,7 +21,7 @@ pub struct Expect {
     /// The body matches this.
     pub body_regex: Option<Pattern>,
     /// What each path finds in the body, read as JSON, is this.
-    pub json: Vec<(JsonPath, Json)>,
+    pub json: Paths,
 }
 
 impl Read for Expect {
@@ -40,7 +36,8 @@ impl Read for Expect {
         let header = fields.node("header").map_or(Some(Vec::new()), |(_, node)| headers(node, mistakes));
         let body = fields.node("body").map(|(_, node)| String::read(node, mistakes));
         let body_regex = fields.node("body_regex").map(|(_, node)| Pattern::read(node, mistakes));
-        let json = fields.node("json").map_or(Some(Vec::new()), |(_, node)| paths(node, mistakes));
+        let json =
+            fields.node("json").map_or(Some(Paths::default()), |(_, node)| Paths::read(node, mistakes));
         fields.close(mistakes);
         Some(Self {
             status: status?,
@@ -59,7 +56,7 @@ impl Read for Expect {
                 "header": {"type": "object", "additionalProperties": Pattern::schema()},
                 "body": String::schema(),
                 "body_regex": Pattern::schema(),
-                "json": {"type": "object"},
+                "json": Paths::schema(),
             },
             "additionalProperties": false,
         })
@@ -82,29 +79,10 @@ fn headers(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<(HeaderName, Patt
     read.into_iter().collect()
 }
 
-fn paths(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<(JsonPath, Json)>> {
-    let read: Vec<_> = Fields::open(node, "`expect.json`", mistakes)?
-        .rest()
-        .into_iter()
-        .map(|(key, node)| match JsonPath::parse(&key.text) {
-            Ok(path) => Some((path, Json::read(node, mistakes)?)),
-            Err(why) => {
-                mistakes.error(
-                    key.place,
-                    format!("`{}` is not a JSON path: {}", key.text, why.message()),
-                    "write it like \"$.items[0].ok\" (RFC 9535)",
-                );
-                None
-            }
-        })
-        .collect();
-    read.into_iter().collect()
-}
-
 impl Expect {
-    /// Whether the body must be kept to be judged.
-    pub(super) fn reads_body(&self) -> bool {
-        self.body.is_some() || self.body_regex.is_some() || !self.json.is_empty()
+    /// What the body must hold.
+    pub(super) fn content(&self) -> Content<'_> {
+        Content { contains: self.body.as_deref(), regex: self.body_regex.as_ref(), json: &self.json }
     }
 
     /// What is wrong with the head of an answer.
@@ -115,96 +93,12 @@ impl Expect {
         self.header.iter().find_map(|(name, pattern)| {
             let mut values = headers.get_all(name).iter().peekable();
             let Some(first) = values.peek() else {
-                return Some(format!("there is no header {name}, expected `{}`", pattern.0));
+                return Some(format!("there is no header {name}, expected `{pattern}`"));
             };
             let first = beginning(first.as_bytes());
-            let fits = values.any(|value| pattern.0.is_match(&String::from_utf8_lossy(value.as_bytes())));
-            (!fits).then(|| format!("header {name} is `{first}`, expected `{}`", pattern.0))
+            let fits = values.any(|value| pattern.is_match(value.as_bytes()));
+            (!fits).then(|| format!("header {name} is `{first}`, expected `{pattern}`"))
         })
-    }
-
-    /// What is wrong with a body, of which at most [`KEPT`] bytes were kept.
-    pub(super) fn wrong_body(&self, kept: &[u8], whole: bool) -> Option<String> {
-        let text = String::from_utf8_lossy(kept);
-        let lacks = |how: &str, wanted: &str| {
-            Some(match (kept.is_empty(), whole) {
-                (true, _) => format!("the body is empty, expected `{wanted}`"),
-                (_, true) => format!("the body {how} `{wanted}`; it begins `{}`", beginning(kept)),
-                (_, false) => {
-                    format!("the first 1 MiB of the body {how} `{wanted}`; it begins `{}`", beginning(kept))
-                }
-            })
-        };
-        if let Some(wanted) = &self.body
-            && !text.contains(wanted)
-        {
-            return lacks("does not contain", wanted);
-        }
-        if let Some(Pattern(wanted)) = &self.body_regex
-            && !wanted.is_match(&text)
-        {
-            return lacks("does not match", wanted.as_str());
-        }
-        if self.json.is_empty() {
-            return None;
-        }
-        if !whole {
-            return Some("the body is longer than 1 MiB, too long to be read as JSON".to_owned());
-        }
-        let Ok(document) = serde_json::from_slice::<Json>(kept) else {
-            return Some(format!("the body is not JSON; it begins `{}`", beginning(kept)));
-        };
-        self.json.iter().find_map(|(path, wanted)| wrong_json(&document, path, wanted))
-    }
-}
-
-/// A path must find something, and all it finds must be as wanted.
-fn wrong_json(document: &Json, path: &JsonPath, wanted: &Json) -> Option<String> {
-    let found = path.query(document).all();
-    if found.is_empty() {
-        return Some(format!("`{path}` is not in the answer, expected `{wanted}`"));
-    }
-    let other = found.into_iter().find(|found| !equal(found, wanted))?;
-    Some(format!("`{path}` is `{}`, expected `{wanted}`", beginning(other.to_string().as_bytes())))
-}
-
-/// Equal as JSON: `1` and `1.0` are one number (RFC 8259, section 6), and the order of keys says nothing.
-fn equal(one: &Json, other: &Json) -> bool {
-    match (one, other) {
-        (Json::Number(one), Json::Number(other)) => one == other || one.as_f64() == other.as_f64(),
-        (Json::Array(one), Json::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| equal(one, other))
-        }
-        (Json::Object(one), Json::Object(other)) => {
-            one.len() == other.len()
-                && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| equal(one, other)))
-        }
-        _ => one == other,
-    }
-}
-
-/// A regular expression, searched for anywhere. A plain value without special characters is one, too.
-#[derive(Debug, Clone)]
-pub struct Pattern(Regex);
-
-impl Read for Pattern {
-    const NAME: &'static str = "regular expression";
-    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-        read_text(node, mistakes, |text| {
-            // The library draws a picture of several lines; its last one says what is wrong.
-            let wrong = |why: regex::Error| {
-                let why = why.to_string();
-                let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                (
-                    format!("`{text}` is not a regular expression: {why}"),
-                    "write \\\\ before a special character",
-                )
-            };
-            Regex::new(text).map(Self).map_err(wrong)
-        })
-    }
-    fn schema() -> Json {
-        json!({"type": "string", "format": "regex"})
     }
 }
 
@@ -306,25 +200,6 @@ impl Read for Statuses {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn equal_texts(one: &str, other: &str) -> bool {
-        equal(&serde_json::from_str(one).unwrap(), &serde_json::from_str(other).unwrap())
-    }
-
-    #[test]
-    fn json_is_compared_as_json() {
-        for (one, other, same) in [
-            ("1", "1.0", true),
-            ("[1, {\"a\": 2, \"b\": 3}]", "[1.0, {\"b\": 3.0, \"a\": 2}]", true),
-            ("9007199254740993", "9007199254740993", true),
-            ("1", "\"1\"", false),
-            ("null", "false", false),
-            ("[1]", "[1, 2]", false),
-            ("{\"a\": 1}", "{\"b\": 1}", false),
-        ] {
-            assert_eq!(equal_texts(one, other), same, "{one} {other}");
-        }
-    }
 
     #[test]
     fn statuses_are_classes_codes_and_lists() {

@@ -4,9 +4,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use serde_json::{Value as Json, json};
 
-use crate::file::{Fields, Mistakes, Node, Read, nearest, read_text};
-use crate::probe::Secret;
+use crate::file::{Fields, Mistakes, Node, Read, nearest};
 use crate::probe::dial::Address;
+use crate::probe::{Secret, read_text};
 
 /// An http or https address.
 #[derive(Debug, Clone)]
