@@ -331,10 +331,19 @@ fn the_faults_of_processes_and_places_reach_into_a_container() {
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         docker.nothing_owed();
     }
-    let file = docker.world.folder.path().join("full.toml");
-    std::fs::write(&file, "title = \"x\"\n[fault.full.disk-fill]\ntarget = { container = \"web\", path = \"/data\" }\nsize = \"20MiB\"\nfor = \"500ms\"\n").unwrap();
-    let output = docker.brownout(&["run", "--yes", &file.display().to_string()]).output().unwrap();
-    assert!(said(&output).contains("free space fell by 20"), "{}", said(&output));
+    for (kind, fields, proof) in [
+        ("disk-fill", "size = '20MiB'", "free space fell by 20"),
+        ("disk-error", "errno = 'EPERM'\noperations = 'open'", "asked EPERM, measured: opening got EPERM"),
+        ("disk-readonly", "", "asked EROFS, making a file got EROFS"),
+    ] {
+        let file = docker.world.folder.path().join("x.toml");
+        let target = "target = { container = 'web', path = '/data' }";
+        std::fs::write(&file, format!("title = 'x'\n[fault.a.{kind}]\n{target}\n{fields}\nfor = '500ms'\n"))
+            .unwrap();
+        let output = docker.brownout(&["run", "--yes", &file.display().to_string()]).output().unwrap();
+        assert!(said(&output).contains(proof), "{kind}: {}", said(&output));
+        docker.nothing_owed();
+    }
     let output = docker.inject(&["kill", "--container", "web"]).output().unwrap();
     assert!(said(&output).contains("1 of 1 processes gone"), "{}", said(&output));
     assert_eq!(docker.stands("web").0, "exited", "killed by its main process");

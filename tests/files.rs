@@ -4,6 +4,7 @@
 mod support;
 
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -274,4 +275,193 @@ fn who_may_not_be_asked_is_told_so() {
         .unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", said(&output));
     assert!(said(&output).contains("run as root (it takes CAP_SYS_ADMIN)"), "{}", said(&output));
+}
+
+/// Runs each line that it is sent; `tried` says how something went.
+const OBEYS: &str = "\
+def tried(what):
+  try: what(); print('ok',flush=True)
+  except OSError as e: print(os.strerror(e.errno),flush=True)
+exec(line)";
+
+fn told(target: &mut Target, line: &str) -> String {
+    writeln!(target.process.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    target.hear()
+}
+
+/// Tries to make a file by its path, or by a path from where it stands.
+fn makes(target: &mut Target, file: &str) -> String {
+    told(target, &format!("tried(lambda: os.close(os.open('{file}',os.O_CREAT|os.O_WRONLY)))"))
+}
+
+const READONLY: &str = "Read-only file system";
+
+/// A folder on a file system of the test's own, and one beside it.
+fn folder() -> Option<(Mounted, String)> {
+    let disk = disk("size=4m")?;
+    std::fs::create_dir_all(disk.0.path().join("app/inner")).unwrap();
+    let app = disk.0.path().join("app").to_str().unwrap().to_owned();
+    Some((disk, app))
+}
+
+#[test]
+fn a_folder_is_readonly_until_somebody_undoes_it_whichever_way_the_runner_dies() {
+    let Some((disk, app)) = folder() else { return };
+    std::fs::write(disk.0.path().join("app/old"), "old").unwrap();
+    gone_whichever_way_it_dies("disk-readonly", &["--path", &app], Last::Recover, |_| {
+        let error = |went: std::io::Result<()>| went.err().map(|why| why.kind());
+        let tried = [
+            error(std::fs::write(format!("{app}/new"), "new")),
+            error(std::fs::write(format!("{app}/inner/new"), "new")),
+            error(std::fs::OpenOptions::new().append(true).open(format!("{app}/old")).map(drop)),
+            error(
+                std::fs::create_dir(format!("{app}/dir"))
+                    .and_then(|()| std::fs::remove_dir(format!("{app}/dir"))),
+            ),
+        ];
+        std::fs::write(disk.0.path().join("beside"), "new").unwrap();
+        assert_eq!(std::fs::read_to_string(format!("{app}/old")).unwrap(), "old");
+        let readonly = Some(std::io::ErrorKind::ReadOnlyFilesystem);
+        assert!(tried == [None; 4] || tried == [readonly; 4], "{tried:?}");
+        tried == [readonly; 4]
+    });
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&app), "{mounts}");
+}
+
+#[test]
+fn who_was_there_before_is_named_and_goes_on_and_who_came_meanwhile_can_write_again() {
+    let Some((_disk, app)) = folder() else { return };
+    let (mut before, mut meanwhile) = (Target::start(OBEYS), Target::start(OBEYS));
+    told(&mut before, &format!("tried(lambda: os.chdir('{app}')); f=open('{app}/old','wb',0)"));
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(&world, "disk-readonly", &["--path", &app]));
+    runner.took_hold();
+    assert_eq!(told(&mut before, "tried(lambda: f.write(b'x'))"), "ok");
+    assert_eq!(makes(&mut before, "new"), "ok", "by a relative path");
+    assert_eq!(makes(&mut before, &format!("{app}/new")), READONLY, "by its path");
+    assert_eq!(told(&mut meanwhile, &format!("tried(lambda: os.chdir('{app}'))")), "ok");
+    assert_eq!(makes(&mut meanwhile, "other"), READONLY);
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    for file in ["other", &format!("{app}/other")] {
+        assert_eq!(makes(&mut meanwhile, file), "ok", "{file}");
+    }
+    let said = figures("disk-readonly", "300ms", &["--path", &app]);
+    let named = format!(
+        "not hit, as they were there before: python3 {} (works in it, writes to 1 open file)",
+        before.process.pid()
+    );
+    for words in ["asked EROFS, making a file got EROFS", &named, "not named: a file can be made in /"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+/// Gives the target mounts of its own, which take what the host's share, and give nothing.
+fn apart(target: &mut Target) {
+    let own = "import ctypes; c=ctypes.CDLL(None); \
+               tried(lambda: (c.unshare(0x20000), c.mount(None, b'/', None, (1<<19)|(1<<14), None)))";
+    assert_eq!(told(target, own), "ok");
+}
+
+#[test]
+fn mounts_that_take_from_the_hosts_are_hit_with_them_and_whole_again_with_them() {
+    let Some((disk, app)) = folder() else { return };
+    assert!(Command::new("mount").arg("--make-shared").arg(disk.0.path()).status().unwrap().success());
+    let mut slave = Target::start(OBEYS);
+    apart(&mut slave);
+    let world = World::new();
+    let mut runner = Owned::start(&mut inject(&world, "disk-readonly", &["--path", &app]));
+    runner.took_hold();
+    assert_eq!(makes(&mut slave, &format!("{app}/new")), READONLY);
+    assert_eq!(told(&mut slave, &format!("tried(lambda: os.chdir('{app}'))")), "ok");
+    runner.kill();
+    world.nothing_left();
+    for file in ["new", &format!("{app}/new")] {
+        assert_eq!(makes(&mut slave, file), "ok", "{file}");
+    }
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", slave.process.pid())).unwrap();
+    assert!(!mounts.contains(&app), "{mounts}");
+}
+
+#[test]
+fn only_the_mounts_of_whom_it_is_from_are_hit() {
+    let Some((_disk, app)) = folder() else { return };
+    let (mut named, mut other) = (Target::start(OBEYS), Target::start(OBEYS));
+    let run = |world: &World| {
+        let file = world.folder.path().join("x.toml");
+        let from = named.pid_file.path().display();
+        let text = format!(
+            "title='x'\n[fault.a.disk-readonly]\ntarget={{path='{app}'}}\nfrom={{pid_file='{from}'}}\nfor='60s'\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = brownout(&world.state());
+        command.args(["run", "--yes"]).arg(file).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let world = World::new();
+    let output = run(&world).output().unwrap();
+    assert!(
+        said(&output).contains("has the mounts of the host: everybody would be hit"),
+        "{}",
+        said(&output)
+    );
+    let mut command = run(&world);
+    apart(&mut named);
+    let mut runner = Owned::start(&mut command);
+    runner.took_hold();
+    assert_eq!(makes(&mut named, &format!("{app}/new")), READONLY);
+    assert_eq!(makes(&mut other, &format!("{app}/new")), "ok");
+    runner.kill();
+    world.nothing_left();
+    assert_eq!(makes(&mut named, &format!("{app}/new")), "ok");
+}
+
+#[test]
+fn what_may_never_be_readonly_is_refused_and_so_is_what_would_hide_a_mount() {
+    let Some((disk, app)) = folder() else { return };
+    for path in ["/", "/etc", "/var", "/tmp"] {
+        refused(
+            "disk-readonly",
+            &["--path", path],
+            &["which may never be read-only", "of the application's own"],
+        );
+    }
+    refused("disk-readonly", &["--path", "/nowhere"], &["/nowhere", "name an existing directory"]);
+    let world = World::new();
+    let ours = world.folder.path().to_str().unwrap().to_owned();
+    let output = inject(&world, "disk-readonly", &["--path", &ours]).output().unwrap();
+    assert!(said(&output).contains("which is ours, which may never be read-only"), "{}", said(&output));
+    let inner = format!("{app}/inner");
+    let small = Mounted(tempfile::Builder::new().tempdir_in(&inner).unwrap());
+    let mount =
+        |arguments: &[&str]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    mount(&["-t", "tmpfs", "-o", "size=1m", "none", small.0.path().to_str().unwrap()]);
+    refused(
+        "disk-readonly",
+        &["--path", &app],
+        &["is mounted in", "would be hidden", "folder without mounts"],
+    );
+    mount(&["-o", "remount,ro", disk.0.path().to_str().unwrap()]);
+    refused(
+        "disk-readonly",
+        &["--path", small.0.path().parent().unwrap().to_str().unwrap()],
+        &["would be hidden"],
+    );
+    drop(small);
+    refused("disk-readonly", &["--path", &app], &["is read-only as it is"]);
+    mount(&["-o", "remount,rw", disk.0.path().to_str().unwrap()]);
+}
+
+#[test]
+fn our_own_report_is_never_shut_in() {
+    let Some((_disk, app)) = folder() else { return };
+    let world = World::new();
+    let mut command = inject(&world, "disk-readonly", &["--path", &app]);
+    let output = command.env("BROWNOUT_RUNS", format!("{app}/runs")).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("which is ours"), "{}", said(&output));
+    assert!(!said(&output).contains("took hold"), "{}", said(&output));
+    world.nothing_left();
 }

@@ -260,8 +260,12 @@ fn after_another_boot_recover_pays_without_touching_who_lives_now() {
             let kept = stage.seen().differs_from(&before);
             assert!(kept.iter().any(|line| line.contains("limit Max open files")), "taken back: {kept:?}");
         }
-        // Nor is how a group of this boot stands: that other boot's froze with it.
-        let of_this_boot = if kind == "freeze" { "cgroup.freeze = " } else { "process: " };
+        // Nor is how a group of this boot stands, or what is mounted: that other boot's went with it.
+        let of_this_boot = match kind {
+            "freeze" => "cgroup.freeze = ",
+            "disk-readonly" => "mount: ",
+            _ => "process: ",
+        };
         let others = stage.left_but(&before, Duration::from_secs(2), of_this_boot);
         assert!(others.is_empty(), "{kind} of another boot: LEFT BEHIND: {others:#?}");
     }

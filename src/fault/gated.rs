@@ -76,12 +76,15 @@ pub(super) fn survey(site: &Site, operations: Option<&Operations>) -> Result<(Ga
             site.refuse("it has no place".to_owned(), "give it `target = { path = \"/var/lib/app\" }`")
         );
     };
-    let path = place.canonicalize().map_err(|why| site.unreadable(place, &why))?;
+    // Through /proc/PID/root, links would lead back to the host: the place of a container has none (proc_pid_root(5)).
+    let inside = !site.target.containers.is_empty();
+    let path = if inside { Ok(place.clone()) } else { place.canonicalize() };
+    let path = path.map_err(|why| site.unreadable(place, &why))?;
     let entry = fs::metadata(&path).map_err(|why| site.unreadable(&path, &why))?;
     if !entry.is_dir() && !entry.is_file() {
         return Err(site.unreadable(&path, &"it is neither a directory nor a file"));
     }
-    if let Some(what) = vital(&path) {
+    if let Some(what) = vital(&path).filter(|_| !inside) {
         return Err(site.refuse(
             format!("{} {what}, which may never wait", path.display()),
             "name a directory of the application's own",
@@ -126,7 +129,7 @@ fn unwritten(powers: Powers) -> String {
 }
 
 /// What vital a path is, is inside of or holds.
-fn vital(path: &Path) -> Option<String> {
+pub(super) fn vital(path: &Path) -> Option<String> {
     let within = VITAL.iter().map(Path::new).find(|one| path.starts_with(one));
     if let Some(one) = within {
         return Some(format!("belongs to {}", one.display()));

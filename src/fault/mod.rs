@@ -10,6 +10,7 @@ mod corrupt;
 mod cpu;
 mod disk_error;
 mod disk_fill;
+mod disk_readonly;
 mod disk_slow;
 mod dns;
 mod duplicate;
@@ -598,6 +599,7 @@ kinds! {
     InodeFill: inode_fill::InodeFill, inode_fill::Taken;
     DiskSlow: disk_slow::DiskSlow, gated::Gated;
     DiskError: disk_error::DiskError, gated::Gated;
+    DiskReadonly: disk_readonly::DiskReadonly, disk_readonly::Readonly;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;

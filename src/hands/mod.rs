@@ -3,6 +3,7 @@
 pub mod balloon;
 pub mod burner;
 pub mod command;
+pub mod cover;
 pub mod cut;
 pub mod fence;
 pub mod flow;

@@ -9,6 +9,7 @@ pub mod limit;
 pub mod lookup;
 pub mod mark;
 pub mod memory;
+pub mod mounts;
 pub mod names;
 pub mod netlink;
 pub mod process;

@@ -37,6 +37,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
         std::fs::create_dir(here.join("tmp")).unwrap();
+        std::fs::create_dir(here.join("app")).unwrap();
         std::os::unix::fs::symlink(disk.0.path(), here.join("disk")).unwrap();
         // Before redis listens it starts threads; afterwards it stands as it is.
         let mut server = netns.command("redis-server");
@@ -126,6 +127,7 @@ impl Stage {
             "inode-fill" => of(&["count=100", "--path", "disk"]),
             "disk-slow" => of(&["delay=1ms", "operations=open", "--path", "disk"]),
             "disk-error" => of(&["errno=EPERM", "operations=open", "--path", "disk"]),
+            "disk-readonly" => of(&["--path", "app"]),
             "cpu" => of(&["load=0.05 cores"]),
             "memory" => of(&["size=1MiB"]),
             "fds" | "threads" => of(&["leave=1", "--pid-file", server]),
@@ -246,6 +248,8 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.server.0.kill();
         let _ = self.server.0.wait();
+        // What another boot's `recover` let stand.
+        let _ = nix::mount::umount2(&self.here().join("app"), nix::mount::MntFlags::MNT_DETACH);
         for group in &self.groups {
             // Thawed, so that whoever is inside can end; then empty in a moment.
             let _ = std::fs::write(group.join("freezer.state"), "THAWED");
