@@ -349,6 +349,95 @@ fn the_faults_of_processes_and_places_reach_into_a_container() {
     assert_eq!(docker.stands("web").0, "exited", "killed by its main process");
 }
 
+/// Joins a container (10.8.0.2) by a cable with the network that the daemon and brownout are in (10.8.0.1).
+fn wired(docker: &Docker, name: &str) {
+    let pid = docker.docker(&["inspect", "-f", "{{.State.Pid}}", name]);
+    let script = format!(
+        "set -e; ip link add cable type veth peer name eth0 netns {pid}; ip addr add 10.8.0.1/24 dev cable; \
+         ip link set cable up; exec nsenter -t {pid} -n sh -c \
+         'ip addr add 10.8.0.2/24 dev eth0; ip link set eth0 up; ip link set lo up'"
+    );
+    let done = docker.command("sh").args(["-c", &script]).output().unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+}
+
+#[test]
+fn traffic_of_a_container_is_hurt_in_its_own_network_and_that_of_the_host_is_spared() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &[]);
+    wired(&docker, "web");
+    let busybox = docker.command("busybox").args(["httpd", "-f", "-p", "8080"]).spawn().unwrap();
+    let _our_server = Owned(busybox);
+    let network = std::fs::File::open(format!("/proc/{}/ns/net", docker.inside)).unwrap();
+    // How long a connection takes, made beside the daemon; `None` when there is none within a second.
+    let connects = |to: [u8; 4]| {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                nix::sched::setns(&network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let begun = std::time::Instant::now();
+                let made = std::net::TcpStream::connect_timeout(&(to, 8080).into(), Duration::from_secs(1));
+                made.ok().map(|_| begun.elapsed())
+            });
+            inside.join().unwrap()
+        })
+    };
+    let (host, container) = ([10, 8, 0, 1], [10, 8, 0, 2]);
+    eventually("both serve", || connects(host).is_some() && connects(container).is_some());
+    let tables = || {
+        let pid = docker.docker(&["inspect", "-f", "{{.State.Pid}}", "web"]);
+        let mut nft = docker.command("nsenter");
+        String::from_utf8(nft.args(["-t", &pid, "-n", "nft", "list", "tables"]).output().unwrap().stdout)
+            .unwrap()
+    };
+    let delay = Duration::from_millis(400);
+    for whom in [&["--container", "web"][..], &["--netns", "container:web"]] {
+        let runner = docker.begin(&[&["latency", "delay=400ms", "--for", "60s"], whom].concat());
+        let (there, here) = (connects(container).unwrap(), connects(host).unwrap());
+        assert!(there >= delay && here < delay, "{whom:?}: {there:?} into it, {here:?} to the host");
+        if whom[0] == "--container" {
+            // From within: a handshake and a request.
+            let begun = std::time::Instant::now();
+            let mut wget = docker.command("docker");
+            let _ = wget.args(["exec", "web", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).output();
+            assert!(begun.elapsed() >= 2 * delay, "{:?}", begun.elapsed());
+        }
+        kill_runner(&runner);
+        eventually("it is gone", || tables().is_empty());
+        docker.nothing_owed();
+        assert!(connects(container).unwrap() < delay);
+    }
+    let output =
+        docker.inject(&["latency", "delay=50ms", "--for", "3s", "--container", "web"]).output().unwrap();
+    let text = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.status.success(), "{text}");
+    for words in [
+        "in the network of container web",
+        "in the network of container web: asked 50 ms, a TCP handshake with 127.0.0.1:8080 took",
+        "not named: a TCP handshake with a port nobody named took",
+    ] {
+        assert!(text.contains(words), "lacks `{words}`: {text}");
+    }
+    let runner = docker.begin(&["partition", "--for", "60s", "--container", "web"]);
+    assert_eq!(connects(container), None);
+    assert!(connects(host).is_some());
+    kill_runner(&runner);
+    eventually("it is reached again", || connects(container).is_some());
+    docker.nothing_owed();
+    // What is lost is counted; without a fault there is always an answer.
+    let runner = Owned::start(
+        docker
+            .inject(&["loss", "percent=100%", "--for", "60s", "--container", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    eventually("nothing comes through", || connects(container).is_none());
+    // A container that is started anew has another network, and the harm went with the old one.
+    docker.docker(&["restart", "-t", "0", "web"]);
+    kill_runner(&runner);
+    docker.nothing_owed();
+    assert_eq!(tables(), "");
+}
+
 #[test]
 fn the_experiments_on_containers_end_as_they_say() {
     let Some(docker) = Docker::new() else { return };
@@ -366,7 +455,7 @@ fn the_experiments_on_containers_end_as_they_say() {
         "-c",
         "echo hello >/data/index.html; exec httpd -f -p 8080 -h /data",
     ]);
-    for name in ["stands-still", "crashes"] {
+    for name in ["slow", "stands-still", "crashes"] {
         let file = format!("{}/experiments/container/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "7s").output().unwrap();
         assert!(output.status.success(), "{name}: {}", said(&output));

@@ -132,6 +132,116 @@ fn bursts_are_as_long_as_asked() {
     assert!((mean - 8.0).abs() < 3.29 * 8.0 / (gaps.len() as f64).sqrt() + 0.3, "{mean}");
 }
 
+/// An experiment of network faults on two ports, and no looks at all.
+fn experiment(world: &World, faults: &str) -> std::path::PathBuf {
+    let file = world.folder.path().join("two.toml");
+    let nobody = "[probe.none.exec]\nrun = [\"true\"]\nrate = \"1/s\"\n";
+    std::fs::write(&file, format!("title = \"Two at once\"\n{nobody}{faults}")).unwrap();
+    file
+}
+
+/// Sends numbered datagrams, one a millisecond, until a child has ended and for as long again as they may be held; how long each was on
+/// its way, in the order in which they arrived.
+fn while_it_runs(way: &Way, run: &mut Owned, held: Duration) -> Vec<(u32, Duration)> {
+    let (begun, count) = (Instant::now(), std::sync::atomic::AtomicU32::new(u32::MAX));
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(|| {
+            let (mut arrived, mut room) = (Vec::new(), [0; 64]);
+            while (arrived.len() as u32) < count.load(ordering) {
+                let Ok(_) = way.receiver.recv(&mut room) else {
+                    if count.load(ordering) < u32::MAX {
+                        break;
+                    }
+                    continue;
+                };
+                let number = u32::from_be_bytes(room[..4].try_into().unwrap());
+                let sent = Duration::from_nanos(u64::from_be_bytes(room[4..12].try_into().unwrap()));
+                arrived.push((number, begun.elapsed().saturating_sub(sent)));
+            }
+            arrived
+        });
+        let (mut sent, mut ended) = (0_u32, None);
+        while ended.is_none_or(|ended: Instant| ended.elapsed() < held) {
+            let now = begun.elapsed().as_nanos() as u64;
+            way.sender.send(&[&sent.to_be_bytes()[..], &now.to_be_bytes()].concat()).unwrap();
+            sent += 1;
+            if ended.is_none() && run.0.try_wait().unwrap().is_some() {
+                ended = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        count.store(sent, ordering);
+        let arrived = receiving.join().unwrap();
+        assert_eq!(arrived.len(), sent as usize, "none is lost");
+        arrived
+    })
+}
+
+#[test]
+fn what_one_fault_holds_is_not_lost_when_others_in_its_namespace_begin_and_end() {
+    let Some(net) = Netns::new() else { return };
+    let (world, way, other) = (World::new(), Way::new(&net), Way::new(&net));
+    let file = experiment(
+        &world,
+        &format!(
+            "[fault.held.latency]\nto = {{ port = {} }}\ndelay = \"400ms\"\nfor = \"6s\"\n\
+             [fault.steps.latency]\nto = {{ port = {other} }}\ndelay = {{ from = \"1ms\", to = \"9ms\", steps = 5 }}\n\
+             at = \"1s\"\nfor = \"3s\"\n\
+             [fault.cut.partition]\nto = {{ port = {other} }}\nat = \"2s\"\nfor = \"1s\"\n\
+             [fault.slow.bandwidth]\nto = {{ port = {other} }}\nrate = \"1Mbit/s\"\nat = \"1500ms\"\nfor = \"3s\"\n",
+            way.port(),
+            other = other.port(),
+        ),
+    );
+    let mut run = net.brownout(&world.state());
+    let told = world.folder.path().join("told");
+    let run = run.arg("run").arg(file).arg("--yes").stdout(Stdio::null());
+    let mut run = Owned::start(run.stderr(std::fs::File::create(&told).unwrap()));
+    let arrived = while_it_runs(&way, &mut run, Duration::from_secs(1));
+    let told = std::fs::read_to_string(told).unwrap();
+    for fault in ["held", "steps#5", "cut", "slow"] {
+        assert!(told.contains(&format!("nothing is left of fault {fault}:")), "{fault}: {told}");
+    }
+    assert!(arrived.is_sorted_by_key(|(number, _)| *number), "their order is kept");
+    let held = arrived.iter().filter(|(_, trip)| *trip >= Duration::from_millis(400)).count();
+    println!("{held} of {} were held", arrived.len());
+    assert!(held > arrived.len() / 4, "they were held all the while: {held} of {}", arrived.len());
+    let longest = arrived.iter().map(|(_, trip)| *trip).max().unwrap();
+    assert!(longest < Duration::from_millis(750), "none was held twice: {longest:?}");
+    eventually("nothing is left", || net.prints("nft", &["list", "tables"]).is_empty());
+}
+
+#[test]
+fn faults_on_the_same_traffic_add_up() {
+    const OF: u32 = 2000;
+    let Some(net) = Netns::new() else { return };
+    let (world, way) = (World::new(), Way::new(&net));
+    let faults = ["latency]\ndelay = \"30ms\"", "loss]\npercent = \"20%\"", "bandwidth]\nrate = \"1Gbit/s\""];
+    let faults = faults
+        .iter()
+        .enumerate()
+        .map(|(n, kind)| format!("[fault.f{n}.{kind}\nto = {{ port = {} }}\nfor = \"60s\"\n", way.port()));
+    let file = experiment(&world, &faults.collect::<String>());
+    let mut run = net.brownout(&world.state());
+    let run = run.arg("run").arg(file).arg("--yes").stdout(Stdio::null()).stderr(Stdio::null());
+    let running = Owned::start(run);
+    eventually("their rules stand", || {
+        net.prints("nft", &["list", "tables"]).matches("brownout").count() == 3
+    });
+    let arrived = way.send(OF);
+    println!("20 % lost and 30 ms late: {} of {OF} arrived", arrived.len());
+    assert!(about(OF as usize - arrived.len(), OF, 0.2), "{} arrived", arrived.len());
+    assert!(arrived.is_sorted_by_key(|(number, _)| *number), "in their order");
+    for _ in 0..10 {
+        let (begun, mut room) = (Instant::now(), [0; 64]);
+        way.sender.send(&[0; 36]).unwrap();
+        let came = way.receiver.recv(&mut room).is_ok();
+        assert!(!came || begun.elapsed() >= Duration::from_millis(30), "{:?}", begun.elapsed());
+    }
+    gone(&net, running);
+}
+
 #[test]
 fn so_many_arrive_twice_as_were_asked_and_none_is_lost() {
     let Some(net) = Netns::new() else { return };

@@ -362,3 +362,231 @@ async fn a_real_redis_is_asked_with_a_password_and_over_tls() {
     let (outcome, why) = seen(&prober("redis", &text(port, ""))).await;
     assert_eq!((outcome, why), bad(format!("connection refused by 127.0.0.1:{port}")));
 }
+
+// ------------------------------------------------------------------------------------------- postgres
+
+/// A message of PostgreSQL's server.
+fn says(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[kind], length.as_slice(), body].concat()
+}
+
+/// A server that answers each message with the next of these.
+async fn database(turns: Vec<Vec<u8>>) -> SocketAddr {
+    server(move |mut stream, _| {
+        let turns = turns.clone();
+        async move {
+            let mut part = [0; 4096];
+            for turn in turns {
+                if stream.read(&mut part).await.is_ok_and(|length| length > 0) {
+                    let _ = stream.write_all(&turn).await;
+                }
+            }
+            let _ = stream.shutdown().await;
+            let _ = stream.read(&mut part).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_of_postgres_are_judged_and_broken_ones_told() {
+    let open =
+        [says(b'R', &[0, 0, 0, 0]), says(b'S', b"server_version\x0018\x00"), says(b'Z', b"I")].concat();
+    let row = |value: &[u8]| {
+        let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+        says(b'D', &[&[0, 1], length.as_slice(), value].concat())
+    };
+    let done = [says(b'C', b"SELECT 1\0"), says(b'Z', b"I")].concat();
+    let one = |value: &[u8]| [says(b'T', &[0, 0]), row(value), row(b"other"), done.clone()].concat();
+    let null = [says(b'D', &[0, 1, 255, 255, 255, 255]), done.clone()].concat();
+    let error = says(b'E', b"SERROR\0C42P01\0Mno such table\0\0");
+    let failed = [error.clone(), says(b'Z', b"I")].concat();
+    for (turns, more, wanted) in [
+        (vec![open.clone(), one(b"7")], "expect = { is = '7', above = 6 }", GOOD),
+        (vec![open.clone(), one(b"7")], "expect = { below = 7 }", bad("the answer is not below 7")),
+        (
+            vec![open.clone(), one(b"down")],
+            "expect = { is = 'up' }",
+            bad("the answer is `down`, expected `up`"),
+        ),
+        (vec![open.clone(), null], "expect = { is = 'null' }", GOOD),
+        (vec![open.clone(), done.clone()], "expect = { is = 'x' }", bad("the answer is empty, expected `x`")),
+        (vec![open.clone(), failed], "", bad("the query is refused: `no such table` (42P01)")),
+        (vec![error], "", bad("the login is refused: `no such table` (42P01)")),
+        (vec![says(b'R', &[0, 0, 0, 3])], "", bad("the login is refused: the server asks for a password")),
+        (
+            vec![says(b'R', b"\0\0\0\x0aSCRAM-SHA-1\0\0")],
+            "password = 'x'",
+            bad("the login is refused: the server asks for SCRAM-SHA-1, which we cannot"),
+        ),
+        (vec![open.clone()], "", bad("PEER closed the connection without an answer")),
+        (vec![open[..20].to_vec()], "", bad("PEER closed the connection without an answer")),
+        (
+            vec![b"HTTP/1.1 400 Bad Request\r\n".to_vec()],
+            "",
+            bad(
+                "PEER does not speak PostgreSQL's protocol: a message longer than 16 MiB, or `HTTP/1.1 400 Bad Request`",
+            ),
+        ),
+    ] {
+        let address = database(turns).await;
+        let (outcome, why) = seen(&prober("postgres", &format!("address = '{address}'\n{more}"))).await;
+        assert_eq!((outcome, why.replace(&address.to_string(), "PEER")), wanted, "{more}");
+    }
+}
+
+#[tokio::test]
+async fn a_real_postgres_is_asked_by_every_way_to_log_in_and_over_tls() {
+    let authority = Authority::new();
+    authority.write_server("localhost");
+    let of = authority.folder.path().display().to_string();
+    let postgres = format!("{}/experiments/parts/postgres.sh", env!("CARGO_MANIFEST_DIR"));
+    let arguments = |folder: &std::path::Path, port: u16| {
+        let here = folder.display();
+        let script = format!(
+            "set -e; cp {of}/server.pem {of}/server.key {here}; chmod 600 {here}/server.key; chown -R postgres {here}
+            chmod 755 {here}; as='setpriv --reuid postgres --regid postgres --clear-groups sh {postgres}'
+            $as initdb -D {here}/db -A trust --no-sync >/dev/null
+            printf '%s\\n' 'local all all trust' 'hostssl all secured all trust' 'host all postgres all trust' \
+              'host all scram all scram-sha-256' 'host all md5 all md5' 'host all clear all password' >{here}/db/pg_hba.conf
+            exec $as postgres -D {here}/db -k {here} -p {port} -h 127.0.0.1 -c fsync=off -c ssl=on \
+              -c ssl_cert_file={here}/server.pem -c ssl_key_file={here}/server.key"
+        );
+        vec!["-c".to_owned(), script]
+    };
+    let text = |port: u16, more: &str| format!("address = 'localhost:{port}'\n{more}");
+    let ready = |_: &std::path::Path, port| prober("postgres", &text(port, ""));
+    let Some(mut real) = Real::start("sh", arguments, ready).await else { return };
+    let port = real.port;
+    let roles = "query = \"\"\"
+        SET password_encryption = 'scram-sha-256'; CREATE ROLE scram LOGIN PASSWORD 'sésame';
+        CREATE ROLE clear LOGIN PASSWORD 'open'; CREATE ROLE secured LOGIN;
+        SET password_encryption = 'md5'; CREATE ROLE md5 LOGIN PASSWORD 'open'\"\"\"";
+    assert_eq!(seen(&prober("postgres", &text(port, roles))).await, GOOD);
+    for (user, password) in [("scram", "sésame"), ("md5", "open"), ("clear", "open")] {
+        let as_user = |password: &str| {
+            let more = "database = 'postgres'\nquery = 'SELECT current_user'";
+            text(
+                port,
+                &format!("user = '{user}'\npassword = '{password}'\n{more}\nexpect = {{ is = '{user}' }}"),
+            )
+        };
+        assert_eq!(seen(&prober("postgres", &as_user(password))).await, GOOD, "{user}");
+        let (outcome, why) = seen(&prober("postgres", &as_user("wrong"))).await;
+        assert_eq!(outcome, Outcome::Bad);
+        assert!(why.starts_with("the login is refused: `") && why.ends_with("(28P01)"), "{why}");
+    }
+    let secured = "user = 'secured'\ndatabase = 'postgres'\ntls = { ca_file = 'ca.pem' }";
+    let secured = look(&authority.prober("postgres", &text(port, secured))).await;
+    assert_eq!((secured.sample.outcome, secured.sample.why), (Outcome::Good, None));
+    let phases = secured.phases;
+    assert!(phases.greeting.is_some() && phases.tls.is_some() && phases.login.is_some(), "{phases:?}");
+    let slow = prober("postgres", &text(port, "query = 'SELECT pg_sleep(60)'"));
+    let over = look_once(0, &slow, &Clock::start(), Duration::from_secs(2)).await;
+    assert_eq!(over.sample.why.as_deref(), Some("no answer within 2 s"));
+    assert!(over.phases.first_byte.is_some(), "the query is what it was waiting for: {:?}", over.phases);
+    let figure =
+        "query = 'SELECT count(*) FROM pg_roles WHERE rolcanlogin'\nexpect = { above = 4, below = 6 }";
+    assert_eq!(seen(&prober("postgres", &text(port, figure))).await, GOOD);
+    let starttls = format!("address = 'localhost:{port}'\nstarttls = 'postgres'\nca_file = 'ca.pem'");
+    assert_eq!(seen(&authority.prober("tls", &starttls)).await, GOOD);
+    real.kill();
+    assert_eq!(seen(&slow).await, bad(format!("connection refused by 127.0.0.1:{port}")));
+}
+
+// ----------------------------------------------------------------------------------------------- grpc
+
+/// A gRPC server in a few lines: its health by the service asked about.
+const HEALTH: &str = r"
+import sys, grpc
+from concurrent import futures
+def check(request, context):
+    if request == b'\x0a\x04gone': context.abort(grpc.StatusCode.NOT_FOUND, 'no such service')
+    return {b'': b'\x08\x01', b'\x0a\x04down': b'\x08\x02'}[request]
+class Health(grpc.GenericRpcHandler):
+    def service(self, details):
+        if details.method == '/grpc.health.v1.Health/Check': return grpc.unary_unary_rpc_method_handler(check)
+server = grpc.server(futures.ThreadPoolExecutor(4)); server.add_generic_rpc_handlers((Health(),))
+server.add_insecure_port('127.0.0.1:' + sys.argv[1])
+of = sys.argv[2]
+read = lambda name: open(of + '/' + name, 'rb').read()
+if of: server.add_secure_port('127.0.0.1:' + sys.argv[3], grpc.ssl_server_credentials([(read('server.key'), read('server.pem'))]))
+server.start(); server.wait_for_termination()
+";
+
+#[tokio::test]
+async fn a_real_grpc_server_tells_its_health_also_over_tls() {
+    let authority = Authority::new();
+    authority.write_server("localhost");
+    let of = authority.folder.path().display().to_string();
+    let secured = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments = |_: &std::path::Path, port: u16| {
+        vec!["-c".to_owned(), HEALTH.to_owned(), port.to_string(), of.clone(), secured.to_string()]
+    };
+    let text = |port: u16, more: &str| format!("address = 'localhost:{port}'\n{more}");
+    let ready = |_: &std::path::Path, port| prober("grpc", &text(port, ""));
+    let Some(real) = Real::start("/usr/bin/python3", arguments, ready).await else { return };
+    for (more, wanted) in [
+        ("", GOOD),
+        ("service = 'down'", bad("it says NOT_SERVING, expected SERVING")),
+        ("service = 'down'\nexpect = 'NOT_SERVING'", GOOD),
+        ("service = 'gone'", bad("the call fails: NOT_FOUND: `no such service`")),
+    ] {
+        assert_eq!(seen(&prober("grpc", &text(real.port, more))).await, wanted, "{more}");
+    }
+    let look = look(&authority.prober("grpc", &text(secured, "tls = { ca_file = 'ca.pem' }"))).await;
+    assert_eq!((look.sample.outcome, look.sample.why), (Outcome::Good, None));
+    assert!(look.phases.tls.is_some() && look.phases.first_byte.is_some());
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_server_is_told() {
+    let text = server(|mut stream, _| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        while stream.read_u8().await.is_ok() {}
+    })
+    .await;
+    let (outcome, why) = seen(&prober("grpc", &format!("address = '{text}'"))).await;
+    assert_eq!(outcome, Outcome::Bad);
+    assert!(why.starts_with(&format!("{text} does not answer by HTTP/2: ")), "{why}");
+    let closing = server(|stream, _| async move { drop(stream) }).await;
+    assert_eq!(seen(&prober("grpc", &format!("address = '{closing}'"))).await.0, Outcome::Bad);
+}
+
+// ------------------------------------------------------------------------------------------------ udp
+
+#[tokio::test]
+async fn a_datagram_is_answered_wrongly_by_another_or_never() {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut datagram = [0; 2048];
+        loop {
+            let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
+            // What another says is no answer of this port.
+            stranger.send_to(b"forged", from).await.unwrap();
+            if datagram[..length] != *b"never" {
+                socket.send_to(&datagram[..length], from).await.unwrap();
+            }
+        }
+    });
+    let text = |more: &str| format!("address = '{address}'\n{more}");
+    for (more, wanted) in [
+        ("send = 'ping'\nexpect = { is = 'ping' }", GOOD),
+        ("send = { hex = 'ff 00' }\nexpect = { regex = '(?s-u)^\\xff\\x00$' }", GOOD),
+        ("send = 'ping'\nexpect = { is = 'pong' }", bad("the answer is `ping`, expected `pong`")),
+        ("send = '42'\nexpect = { above = 41 }", GOOD),
+        ("send = ''\nexpect = { contains = 'x' }", bad("the answer is empty, expected `x`")),
+    ] {
+        assert_eq!(seen(&prober("udp", &text(more))).await, wanted, "{more}");
+    }
+    let silent = prober("udp", &text("send = 'never'"));
+    let never = look_once(0, &silent, &Clock::start(), Duration::from_millis(300)).await;
+    assert_eq!(never.sample.why.as_deref(), Some("no answer within 300 ms"));
+    assert!(never.phases.first_byte.is_some());
+    let nobody = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = format!("address = '{nobody}'\nsend = 'x'");
+    assert!(seen(&prober("udp", &nobody)).await.1.starts_with("connection refused by "));
+}

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use support::{
     Last, Owned, Target, World, brownout, disk, eventually, figures, gone_whichever_way_it_dies, inject,
-    refused, signal, skip,
+    refused, said, signal, skip,
 };
 
 fn text(path: &Path) -> &str {
@@ -191,27 +191,47 @@ fn a_limit_that_somebody_changed_meanwhile_is_left_alone() {
     assert!(target.limit("Max open files").contains(" 77 "));
 }
 
-/// Whether we have a capability, by its number.
-fn capable(number: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-    u64::from_str_radix(set.trim(), 16).unwrap() >> number & 1 == 1
+/// Drops capabilities on the way to a program.
+fn without(capabilities: &str, command: &Command) -> Command {
+    let mut dropping = Command::new("setpriv");
+    let drop: Vec<String> = capabilities.split(',').map(|name| format!("-{name}")).collect();
+    dropping.args(["--bounding-set", &drop.join(","), "--inh-caps", &drop.join(",")]).arg("--");
+    dropping.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        dropping.env(name, value.unwrap());
+    }
+    dropping
 }
 
 #[test]
-fn the_limits_of_another_users_process_are_refused_where_the_right_is_missing() {
-    const CAP_SYS_RESOURCE: u32 = 24;
+fn another_users_process_needs_its_user_to_be_taken_on_where_the_right_to_change_limits_is_missing() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root can start a process as somebody else");
     }
-    if capable(CAP_SYS_RESOURCE) {
-        return; // Nothing is missing here.
-    }
     let target = Owned::start(Command::new("sleep").arg("64").uid(65534).gid(65534));
+    let limit = || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", target.pid())).unwrap();
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned()
+    };
+    let before = limit();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), target.pid().to_string()).unwrap();
-    let words = ["are not ours to change", "it takes CAP_SYS_RESOURCE, or to be its user"];
-    refused("fds", &["--pid-file", text(file.path())], &words);
+    let world = World::new();
+    let with = |capabilities: &str| {
+        without(capabilities, &inject(&world, "fds", &["--pid-file", text(file.path())]))
+    };
+    let mut runner = Owned::start(with("sys_resource").stderr(Stdio::piped()));
+    runner.took_hold();
+    assert_ne!(limit(), before);
+    runner.kill();
+    eventually("the watchdog brings it back", || limit() == before);
+    let output = with("sys_resource,setuid").output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    for words in ["are not ours to change", "it takes root (CAP_SYS_RESOURCE, or CAP_SETUID and CAP_SETGID)"]
+    {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    assert_eq!(limit(), before);
 }
 
 /// Where processes are limited here: in cgroups of version 1 anywhere, in version 2 in a group of their own.

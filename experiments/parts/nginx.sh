@@ -4,6 +4,9 @@
 set -eu
 mkdir -p "$1/html"
 echo "ok" > "$1/html/index.html"
+# A page that is packed anew for everybody who asks costs processor time.
+mkdir -p "$1/html/packed"
+seq 200000 > "$1/html/packed/numbers.txt"
 # Started by root, its workers would be somebody else, who may not look into this directory.
 if [ "$(id -u)" = 0 ]; then user="user root;"; else user=""; fi
 cat > "$1/nginx.conf" <<CONF
@@ -22,6 +25,7 @@ http {
       root $1/html;
       if (-f ${3:-$1/maintenance}) { return 503; }
     }
+    location /packed { root $1/html; gzip on; gzip_types text/plain; gzip_comp_level 9; }
   }
 }
 CONF

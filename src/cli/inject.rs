@@ -26,6 +26,10 @@ pub(super) struct Inject {
     delay: Option<String>,
     #[command(flatten)]
     target: Target,
+    /// All traffic of this network namespace, or with `--to` only that in it: its name in /run/netns, a path, or
+    /// "container:NAME"
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<String>,
     /// Only traffic from processes that run this program
     #[arg(long, value_name = "PROGRAM")]
     from_exe: Option<String>,
@@ -119,7 +123,10 @@ impl Inject {
         {
             line("for", &format!("{}ms", hold.as_secs_f64() * 1e3));
         }
-        if let Some(target) = self.target.selector() {
+        let netns = self.netns.as_ref().map(|netns| quoted("netns", netns));
+        let target: Vec<String> = netns.into_iter().chain(self.target.selector()).collect();
+        if !target.is_empty() {
+            let target = target.join(", ");
             let pick = match aim {
                 Aim::Process | Aim::Container => format!(", pick = {{ count = {} }}", self.count),
                 _ => String::new(),

@@ -262,9 +262,7 @@ async fn look(
     fault: &Fault,
     begins: Option<Duration>,
 ) -> Result<(PlannedFault, Vec<Claim>, u32), Refusal> {
-    let service = [&fault.target, &fault.from]
-        .iter()
-        .any(|target| matches!(target, Some(t) if matches!(t.selector, Selector::Service(_))));
+    let service = [&fault.target, &fault.from].into_iter().flatten().any(|t| waits(experiment, &t.selector));
     let site = world.site(fault, 0)?;
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let drawn = fault.drawn(&world.dice);
@@ -279,7 +277,7 @@ async fn look(
         tier: fault.harm.tier(),
         mechanism: None,
     };
-    // A service is there only once it was started: it is surveyed when its time comes.
+    // A service and its files are there only once it was started: they are surveyed when their time comes.
     if service {
         return Ok((planned, Vec::new(), 1));
     }
@@ -325,6 +323,19 @@ fn again(fault: &Fault, drawn: &[u32]) -> String {
 
 /// Drawn times that are listed.
 const MOST_SHOWN: usize = 12;
+
+/// Whether what is selected comes with a service that the experiment starts.
+fn waits(experiment: &Experiment, selector: &Selector) -> bool {
+    match selector {
+        Selector::Service(_) => true,
+        Selector::Path(path) | Selector::PidFile(path) => experiment
+            .services
+            .iter()
+            .filter_map(|service| service.dir.as_ref())
+            .any(|dir| path.starts_with(dir)),
+        _ => false,
+    }
+}
 
 /// Whether everything a fault hurts was started by the experiment itself.
 fn is_ours(fault: &Fault) -> bool {

@@ -10,7 +10,9 @@ use crate::experiment::model::{BlastRadius, Fault, Limit};
 use crate::fault::{Aim, Refusal, Site};
 use crate::hands::Heartbeat;
 use crate::host::guarded::{self, CameBy};
+use crate::host::network::Network;
 use crate::host::process::{Identity, Process};
+use crate::host::socket::Namespace;
 use crate::host::target::{self, Endpoint, Found, NotFound, Pick, Selector, Target};
 
 /// What a file means that does not say how many.
@@ -81,12 +83,24 @@ impl World {
             return Err(refuse(why, "pick fewer, or raise it"));
         }
         let from = find(&fault.from, &format!("{decision}.from"))?;
+        // It is met where those are whose traffic it is, else where the target is.
+        let place = |found: &Found| found.network().map_err(|NotFound { why, remedy }| refuse(why, &remedy));
+        let mut network = None;
+        if matches!(fault.harm.aim(), Aim::Traffic | Aim::Lookups) {
+            network = from.as_ref().map(place).transpose()?.flatten();
+        }
         if let (Some(asked), Some(found)) = (&fault.target, &target)
             && fault.harm.aim() == Aim::Traffic
         {
-            spares_us(&self.experiment.blast_radius, asked, found, from.as_ref()).map_err(|why| {
-                refuse(why, "narrow it by an address or by `from`, or name it in [blast_radius] `also`, such as \"port 22\"")
-            })?;
+            if network.is_none() {
+                network = place(found)?;
+            }
+            // Elsewhere nobody came by it.
+            if network.as_ref().is_none_or(Network::is_the_hosts) {
+                spares_us(&self.experiment.blast_radius, asked, found, from.as_ref()).map_err(|why| {
+                    refuse(why, "narrow it by an address or by `from`, or name it in [blast_radius] `also`, such as \"port 22\"")
+                })?;
+            }
         }
         Ok(Site {
             run: self.run,
@@ -95,6 +109,7 @@ impl World {
             host: fault.target.as_ref().map(|target| target.host.clone()).unwrap_or_default(),
             target: target.unwrap_or_default(),
             from,
+            network,
             hold: fault.hold.unwrap_or_default(),
             holder: self.holder.clone(),
             heartbeat: self.heartbeat.clone(),
@@ -197,13 +212,16 @@ fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) 
         let whole = Target { selector: limit.selector.clone(), pick: Pick::All, host: target.host.clone() };
         let found = world.find(&whole, "limit").map_err(|why| why.why)?;
         let processes = found.processes.iter().map(|process| process.identity().clone()).collect();
-        Ok(Named { selector: limit.selector.to_string(), processes, found })
+        let network = network_of(&found)?;
+        Ok(Named { selector: limit.selector.to_string(), processes, network, found })
     };
     let all = |limits: &[Limit]| limits.iter().filter(on_its_host).map(names).collect::<Result<Vec<_>, _>>();
     let (only, never) = (all(&radius.only)?, all(&radius.never)?);
-    let things = things(target, found);
+    let network = network_of(found)?;
+    let things = things(target, found, network);
     // Who hurts a process hurts the traffic to it, and the other way round.
-    let traffic = found.endpoints.iter().copied().map(Thing::Traffic).filter(|_| !found.processes.is_empty());
+    let traffic = found.endpoints.iter().map(|endpoint| Thing::Traffic(*endpoint, network));
+    let traffic = traffic.filter(|_| !found.processes.is_empty());
     for thing in things.iter().chain(&traffic.collect::<Vec<_>>()) {
         if let Some(limit) = never.iter().find(|limit| limit.touches(thing)) {
             return Err(format!("{} is never to be hurt ({})", thing.said(), limit.selector));
@@ -217,23 +235,30 @@ fn allowed(radius: &BlastRadius, target: &Target, found: &Found, world: &World) 
     Ok(())
 }
 
+/// The network namespace that something is in, if it is in one.
+fn network_of(found: &Found) -> Result<Option<Namespace>, String> {
+    Ok(found.network().map_err(|why| why.why)?.map(|network| network.namespace()))
+}
+
 /// What a limit of the blast radius names.
 struct Named {
     selector: String,
     processes: Vec<Identity>,
+    network: Option<Namespace>,
     found: Found,
 }
 
 /// One thing that would be hurt.
 enum Thing {
     Process(Identity),
-    Traffic(Endpoint),
+    /// To an endpoint, in that network; in whichever when it is not said.
+    Traffic(Endpoint, Option<Namespace>),
     Place(PathBuf),
     /// A service that is not there yet, or a unit that has no process.
     Named(String),
 }
 
-fn things(target: &Target, found: &Found) -> Vec<Thing> {
+fn things(target: &Target, found: &Found, network: Option<Namespace>) -> Vec<Thing> {
     if let (Selector::Service(_) | Selector::Unit(_), true) = (&target.selector, found.processes.is_empty()) {
         return vec![Thing::Named(target.selector.to_string())];
     }
@@ -241,14 +266,15 @@ fn things(target: &Target, found: &Found) -> Vec<Thing> {
         return found.processes.iter().map(|process| Thing::Process(process.identity().clone())).collect();
     }
     let places = found.place.iter().cloned().map(Thing::Place);
-    found.endpoints.iter().copied().map(Thing::Traffic).chain(places).collect()
+    let traffic = found.endpoints.iter().map(|endpoint| Thing::Traffic(*endpoint, network));
+    traffic.chain(places).collect()
 }
 
 impl Thing {
     fn said(&self) -> String {
         match self {
             Self::Process(identity) => format!("process {}", identity.pid),
-            Self::Traffic(endpoint) => format!("traffic to {endpoint}"),
+            Self::Traffic(endpoint, _) => format!("traffic to {endpoint}"),
             Self::Place(path) => path.display().to_string(),
             Self::Named(name) => name.clone(),
         }
@@ -256,6 +282,15 @@ impl Thing {
 }
 
 impl Named {
+    /// Whether the network of some traffic may be that of this. What names a network means that alone.
+    fn may_be_in(&self, network: Option<Namespace>) -> bool {
+        match (self.network, network) {
+            (Some(limit), Some(network)) => limit == network,
+            (Some(_), None) => self.found.netns.is_none(),
+            (None, _) => true,
+        }
+    }
+
     /// Whether hurting the thing may hurt something of this.
     fn touches(&self, thing: &Thing) -> bool {
         match thing {
@@ -263,12 +298,18 @@ impl Named {
                 let limit = self.found.place.as_ref();
                 limit.is_some_and(|limit| path.starts_with(limit) || limit.starts_with(path))
             }
-            Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
-                // Who listens everywhere listens on every address.
-                let one = |endpoint: &Endpoint| endpoint.address.filter(|address| !address.is_unspecified());
-                let address = one(limit).zip(one(wanted)).is_none_or(|(limit, wanted)| limit == wanted);
-                address && limit.port.zip(wanted.port).is_none_or(|(limit, wanted)| limit == wanted)
-            }),
+            Thing::Traffic(wanted, network) => {
+                self.may_be_in(*network)
+                    && self.found.endpoints.iter().any(|limit| {
+                        // Who listens everywhere listens on every address.
+                        let one = |endpoint: &Endpoint| {
+                            endpoint.address.filter(|address| !address.is_unspecified())
+                        };
+                        let address =
+                            one(limit).zip(one(wanted)).is_none_or(|(limit, wanted)| limit == wanted);
+                        address && limit.port.zip(wanted.port).is_none_or(|(limit, wanted)| limit == wanted)
+                    })
+            }
             Thing::Process(_) | Thing::Named(_) => self.covers(thing),
         }
     }
@@ -279,10 +320,13 @@ impl Named {
             Thing::Process(identity) => self.processes.contains(identity),
             Thing::Named(name) => self.selector == *name,
             Thing::Place(path) => self.found.place.as_ref().is_some_and(|limit| path.starts_with(limit)),
-            Thing::Traffic(wanted) => self.found.endpoints.iter().any(|limit| {
-                limit.address.is_none_or(|address| wanted.address == Some(address))
-                    && limit.port.is_none_or(|port| wanted.port == Some(port))
-            }),
+            Thing::Traffic(wanted, network) => {
+                self.may_be_in(*network)
+                    && self.found.endpoints.iter().any(|limit| {
+                        limit.address.is_none_or(|address| wanted.address == Some(address))
+                            && limit.port.is_none_or(|port| wanted.port == Some(port))
+                    })
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::model::{BlastRadius, Limit};
 use super::tables::{self, Aimed, Named};
 use crate::file::{Mistakes, Place, Placed};
 use crate::host::container::Which;
-use crate::host::target::{Pick, Selector, Target};
+use crate::host::target::{Endpoint, Netns, Pick, Selector, Target};
 
 /// A regular expression may take so much memory.
 const MOST_PATTERN: usize = 1 << 20;
@@ -27,6 +27,7 @@ const SELECTORS: &[&str] = &[
     "path",
     "unit",
     "container",
+    "netns",
 ];
 
 /// The names selectors may refer to.
@@ -119,27 +120,20 @@ pub(super) fn target(
         (None, Some(path)) => say("path", path.value.clone().map(Selector::Path)),
         (None, None) => {}
     }
-    match (&table.address, &table.port) {
-        (Some(text), port) => {
-            let address = text.value.as_ref().and_then(|value| address(value, text.place, mistakes));
-            let selector = match (address, port.as_ref().and_then(|port| port.value)) {
-                (Some((_, Some(_))), Some(_)) => {
-                    mistakes.error(
-                        text.place,
-                        "its port is said twice",
-                        "leave out `port`, or the port of `address`",
-                    );
-                    None
-                }
-                (Some((address, own)), port) => {
-                    Some(Selector::Address(address, own.or(port.map(|port| port.0))))
-                }
-                (None, _) => None,
-            };
-            say("address", selector);
-        }
-        (None, Some(port)) => say("port", port.value.map(|port| Selector::Port(port.0))),
+    let netns = table.netns.as_ref().map(|text| netns(text.value.as_ref()?, text.place, mistakes));
+    match (netns, endpoint(table, mistakes)) {
         (None, None) => {}
+        (None, Some((word, end))) => say(
+            word,
+            end.and_then(|Endpoint { address, port }| match address {
+                Some(address) => Some(Selector::Address(address, port)),
+                None => port.map(Selector::Port),
+            }),
+        ),
+        (Some(netns), end) => {
+            let end = end.map_or(Some(Endpoint::ANYWHERE), |(_, end)| end);
+            say("netns", netns.zip(end).map(|(netns, end)| Selector::Netns(netns, end)));
+        }
     }
 
     let host = table.host.as_ref().map_or(Some(String::new()), |host| {
@@ -157,7 +151,7 @@ pub(super) fn target(
     }
     let pick = table.pick.as_ref().map_or(Some(Pick::Count(1)), |pick| pick.value);
     if let (Some(pick), [(word, _)]) = (&table.pick, said.as_slice())
-        && matches!(*word, "address" | "port" | "path")
+        && matches!(*word, "address" | "port" | "path" | "netns")
     {
         mistakes.error(pick.place, format!("there is nothing to pick from one {word}"), "remove `pick`");
     }
@@ -166,6 +160,27 @@ pub(super) fn target(
     }
     let (_, selector) = said.pop()?;
     Some(Target { selector: selector?, pick: pick?, host: host? })
+}
+
+/// Reads the endpoint a table names, and by which word.
+fn endpoint(table: &tables::Target, mistakes: &mut Mistakes) -> Option<(&'static str, Option<Endpoint>)> {
+    let port = table.port.as_ref().map(|port| port.value.map(|port| port.0));
+    let Some(text) = &table.address else {
+        return port.map(|port| ("port", port.map(|port| Endpoint { address: None, port: Some(port) })));
+    };
+    let read = text.value.as_ref().and_then(|value| address(value, text.place, mistakes));
+    let end = match (read, port.flatten()) {
+        (Some((_, Some(_))), Some(_)) => {
+            mistakes.error(
+                text.place,
+                "its port is said twice",
+                "leave out `port`, or the port of `address`",
+            );
+            None
+        }
+        (read, port) => read.map(|(address, own)| Endpoint { address: Some(address), port: own.or(port) }),
+    };
+    Some(("address", end))
 }
 
 fn not_empty(text: &Placed<String>, called: &str, mistakes: &mut Mistakes) -> Option<String> {
@@ -231,6 +246,11 @@ fn host_named(name: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistak
 fn container(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Which> {
     let remedy = "a name, the beginning of an id, or \"label KEY=VALUE\"";
     Which::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
+}
+
+fn netns(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Netns> {
+    let remedy = "a name in /run/netns, a path such as /proc/PID/ns/net, or \"container:NAME\"";
+    Netns::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
 }
 
 fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector> {
@@ -337,6 +357,7 @@ fn limit(text: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistakes) -
             uid.map(Selector::Uid)
         }
         "container" => container(value, place, mistakes).map(Selector::Container),
+        "netns" => netns(value, place, mistakes).map(|netns| Selector::Netns(netns, Endpoint::ANYWHERE)),
         "unit" => unit_named(value, place, mistakes),
         other => {
             let what = format!("`{other}` is no way of finding a target");

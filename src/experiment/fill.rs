@@ -82,14 +82,21 @@ pub(super) struct Scope<'a> {
     pub counts: bool,
 }
 
-/// Fills in variables, and remembers which ports were given.
+/// What a service has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thing {
+    Port,
+    Dir,
+}
+
+/// Fills in variables, and remembers which ports and folders were given.
 pub(super) struct Filler<'a> {
     surroundings: &'a mut Surroundings,
     services: BTreeSet<String>,
     ports: BTreeMap<String, u16>,
     own: BTreeSet<String>,
     dirs: BTreeSet<String>,
-    referred: Vec<(String, Place)>,
+    referred: Vec<(String, Thing, Place)>,
     /// Where something could not be filled in: what is left there makes no further mistake.
     empty: BTreeSet<Place>,
     /// What came from the environment, where, and by which name: it may be a secret.
@@ -140,14 +147,19 @@ impl<'a> Filler<'a> {
         self.empty.insert(place);
     }
 
-    /// Says which ports were asked for that nobody listens on, once everything is filled in.
+    /// Says which ports were asked for that nobody listens on, and which folders that nobody has, once everything is
+    /// filled in.
     pub fn settle(&self, mistakes: &mut Mistakes) {
-        for (service, place) in &self.referred {
-            if !self.own.contains(service) {
+        for (service, thing, place) in &self.referred {
+            let (used, word, so) = match thing {
+                Thing::Port => (&self.own, "self.port", "nobody listens there"),
+                Thing::Dir => (&self.dirs, "self.dir", "it has no folder"),
+            };
+            if !used.contains(service) {
                 mistakes.error(
                     *place,
-                    format!("service `{service}` never uses `${{self.port}}`, so nobody listens there"),
-                    format!("hand `${{self.port}}` to the command of [service.{service}]"),
+                    format!("service `{service}` never uses `${{{word}}}`, so {so}"),
+                    format!("hand `${{{word}}}` to the command of [service.{service}]"),
                 );
             }
         }
@@ -170,7 +182,11 @@ impl<'a> Filler<'a> {
 
     /// The folder a service uses, when it asked for one.
     pub fn dir_of(&self, service: &str) -> Option<PathBuf> {
-        self.dirs.contains(service).then(|| self.surroundings.services_dir.join(service))
+        self.dirs.contains(service).then(|| self.dir(service))
+    }
+
+    fn dir(&self, service: &str) -> PathBuf {
+        self.surroundings.services_dir.join(service)
     }
 
     /// Whether a table asks for counts: a string in it asked for some.
@@ -191,6 +207,13 @@ impl<'a> Filler<'a> {
         port
     }
 
+    fn thing(&mut self, thing: Thing, service: &str) -> String {
+        match thing {
+            Thing::Port => self.port(service).to_string(),
+            Thing::Dir => self.dir(service).display().to_string(),
+        }
+    }
+
     /// What stands for one `${word}`; `None` leaves it as it is.
     fn word(
         &mut self,
@@ -209,25 +232,25 @@ impl<'a> Filler<'a> {
                     "it is filled in on a probe that has `each = { a = \"...\", b = \"...\" }`",
                 ),
             },
-            Ours::OwnPort | Ours::OwnDir => match scope.service {
-                Some(service) if ours == Ours::OwnPort => {
-                    self.own.insert(service.to_owned());
-                    return Some(self.port(service).to_string());
-                }
+            Ours::Own(thing) => match scope.service {
                 Some(service) => {
-                    self.dirs.insert(service.to_owned());
-                    return Some(self.surroundings.services_dir.join(service).display().to_string());
+                    let used = if thing == Thing::Port { &mut self.own } else { &mut self.dirs };
+                    used.insert(service.to_owned());
+                    return Some(self.thing(thing, service));
                 }
                 None => mistakes.error(
                     place,
                     format!("`${{{word}}}` stands for nothing here"),
-                    "it is filled in inside a [service.NAME]; elsewhere say `${service.NAME.port}`",
+                    format!(
+                        "it is filled in inside a [service.NAME]; elsewhere say `${{{}}}`",
+                        word.replace("self", "service.NAME")
+                    ),
                 ),
             },
-            Ours::PortOf(service) => {
+            Ours::Of(service, thing) => {
                 if self.services.contains(service) {
-                    self.referred.push((service.to_owned(), place));
-                    return Some(self.port(service).to_string());
+                    self.referred.push((service.to_owned(), thing, place));
+                    return Some(self.thing(thing, service));
                 }
                 let known = self.services.iter().map(String::as_str);
                 mistakes.error(
@@ -248,7 +271,7 @@ impl<'a> Filler<'a> {
             Ours::Wrong => mistakes.error(
                 place,
                 format!("`${{{word}}}` is nothing we know"),
-                "ours are ${self.port}, ${self.dir}, ${service.NAME.port}, ${each} and ${probe.NAME.good|bad|total}; \
+                "ours are ${self.port}, ${self.dir}, ${service.NAME.port|dir}, ${each} and ${probe.NAME.good|bad|total}; \
                  a variable of the environment is ${VAR}, ${VAR:-default} or ${VAR:?message}; `$${` is a plain `${`",
             ),
         }
@@ -288,9 +311,8 @@ impl<'a> Filler<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ours<'a> {
     Each,
-    OwnPort,
-    OwnDir,
-    PortOf(&'a str),
+    Own(Thing),
+    Of(&'a str, Thing),
     CountOf(&'a str),
     Wrong,
 }
@@ -300,9 +322,10 @@ fn ours(word: &str) -> Option<Ours<'_>> {
     let parts: Vec<&str> = word.split('.').collect();
     match parts.as_slice() {
         ["each"] => return Some(Ours::Each),
-        ["self", "port"] => return Some(Ours::OwnPort),
-        ["self", "dir"] => return Some(Ours::OwnDir),
-        ["service", service, "port"] => return Some(Ours::PortOf(service)),
+        ["self", "port"] => return Some(Ours::Own(Thing::Port)),
+        ["self", "dir"] => return Some(Ours::Own(Thing::Dir)),
+        ["service", service, "port"] => return Some(Ours::Of(service, Thing::Port)),
+        ["service", service, "dir"] => return Some(Ours::Of(service, Thing::Dir)),
         ["probe", name @ .., count] if !name.is_empty() && Count::named(count).is_some() => {
             let from = "probe.".len();
             return Some(Ours::CountOf(&word[from..word.len() - count.len() - 1]));
@@ -398,6 +421,7 @@ mod tests {
             ("$${HOST}", "${HOST}"),
             ("${SLY}", "${HOST}"),
             ("${self.port} ${self.dir} ${each} ${service.redis.port}", "4321 /s/redis e 4321"),
+            ("${service.redis.dir}/db", "/s/redis/db"),
         ] {
             assert_eq!(filled(text, here), (expected.to_owned(), vec![]), "{text}");
         }
@@ -412,6 +436,7 @@ mod tests {
             ("${each}", "`${each}` stands for nothing here"),
             ("${self.port}", "`${self.port}` stands for nothing here"),
             ("${service.pg.port}", "`${service.pg.port}`: there is no service `pg`"),
+            ("${service.pg.dir}", "`${service.pg.dir}`: there is no service `pg`"),
             ("${probe.x.good}", "`${probe.x.good}` is not known yet here"),
             ("${each:-x}", "`${each:-x}` is nothing we know"),
             ("${self.port:-1}", "`${self.port:-1}` is nothing we know"),

@@ -130,6 +130,9 @@ crate::kind! {
         /// A container of Docker, podman or containerd: its name, its id or the beginning of that, or its compose
         /// service; or `"label app=web"`. With `path`: a directory in it.
         container: Placed<String> = optional,
+        /// A network namespace: its name in /run/netns, a path such as `/proc/PID/ns/net`, or `"container:web"`. All
+        /// that goes in and out of it; with `address` or `port`: only that, as it is met there.
+        netns: Placed<String> = optional,
         /// Traffic to this address, with or without a port.
         address: Placed<String> = optional,
         /// Traffic to this port.
@@ -240,9 +243,10 @@ crate::kind! {
         chance: Placed<Percent> = optional,
         /// Who is hurt: the name of a [target], or the selector itself.
         target: Placed<Aimed> = optional,
-        /// For traffic: where it goes.
+        /// For traffic: where it goes. A process, unit, container or `netns` in a network of its own is met in that.
         to: Placed<Aimed> = optional,
-        /// For traffic, lookups and files: only what comes from here.
+        /// For traffic, lookups and files: only what comes from here. Traffic is met in the network of whoever is named here, and
+        /// what `to` names then stands for its addresses.
         from: Placed<Aimed> = optional,
     }
 }

@@ -326,7 +326,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
 fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool {
     let selector = &aim.target.selector;
     let place = matches!(selector, Selector::Path(_) | Selector::Inside(..));
-    let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_));
+    let endpoint = matches!(selector, Selector::Address(..) | Selector::Port(_) | Selector::Netns(..));
     let (wrong, remedy) = match names_a {
         Kind::Process if place || endpoint => (
             true,
@@ -492,6 +492,7 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
                     | Selector::Address(..)
                     | Selector::Port(_)
                     | Selector::Path(_)
+                    | Selector::Netns(..)
                     | Selector::Container(Which::Named(_))
                     | Selector::Inside(Which::Named(_), _)
             )

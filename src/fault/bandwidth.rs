@@ -105,7 +105,7 @@ for  = "30s"
             if !meant {
                 return Fate::Pass;
             }
-            let back = flow.is_some_and(|flow| !target.has(flow.to));
+            let back = !target.is_to(packet, flow);
             let fate = lines[usize::from(back)].fate(packet.bytes, now, &asked);
             if fate != Fate::Drop {
                 let_in.0.fetch_add(u64::from(packet.bytes), Ordering::Relaxed);
@@ -113,7 +113,7 @@ for  = "30s"
             fate
         });
         let manner = if self.rate.bits() <= CUT_UP { Manner::each() } else { Manner::bulk(false) };
-        held.hold(owed.feed.hold(site, &traffic, manner, judge)?);
+        held.hold(owed.feed.hold(site, &owed.reach, &traffic, manner, judge)?);
         Ok(())
     }
 

@@ -128,15 +128,17 @@ for    = "20s"
             Err(why) => {
                 Ability::no(why, "something filters prlimit (a container's seccomp profile?): allow it")
             }
-            Ok(_) if rights.has(Capability::SysResource) => Ability::yes("any process", tier),
-            Ok(_) if rights.uid == 0 => Ability::limited(
-                "processes of root",
-                tier,
-                "CAP_SYS_RESOURCE reaches everybody's, and even root lacks it here",
-            ),
-            Ok(_) => {
-                Ability::limited("your own processes", tier, "root (CAP_SYS_RESOURCE) reaches everybody's")
+            Ok(_)
+                if rights.has(Capability::SysResource)
+                    || rights.has(Capability::SetUid) && rights.has(Capability::SetGid) =>
+            {
+                Ability::yes("any process", tier)
             }
+            Ok(_) => Ability::limited(
+                "your own processes",
+                tier,
+                "root (CAP_SYS_RESOURCE, or CAP_SETUID and CAP_SETGID) reaches everybody's",
+            ),
         }
     }
 }
@@ -157,7 +159,8 @@ fn refusal(site: &Site, why: &ProcessError) -> Refusal {
         ProcessError::Gone { .. } => site.refuse(why.to_string(), "is the service running?"),
         ProcessError::Refused { pid, .. } => site.refuse(
             format!("the limits of process {pid} are not ours to change ({why})"),
-            "it takes CAP_SYS_RESOURCE, or to be its user: `brownout doctor` shows what you have",
+            "it takes root (CAP_SYS_RESOURCE, or CAP_SETUID and CAP_SETGID), or to be its user: `brownout doctor` \
+             shows what you have",
         ),
     }
 }

@@ -49,8 +49,10 @@ use crate::base::dice::fnv1a;
 use crate::base::{Dice, Percent, RunId};
 use crate::file::{FieldDoc, Fields, Mistakes};
 use crate::hands::Heartbeat;
+use crate::host::network::Network;
 use crate::host::process::Identity;
 use crate::host::rights::Rights;
+use crate::host::socket::Namespace;
 use crate::host::target::Found;
 use crate::undo::{Claim, Record, Tier};
 pub use latency::abilities as latency_abilities;
@@ -70,6 +72,8 @@ pub struct Site {
     pub target: Found,
     /// For network faults: only traffic from here.
     pub from: Option<Found>,
+    /// For network faults: where it acts; `None` is where we are.
+    pub network: Option<Network>,
     /// How long it lasts by plan.
     pub hold: Duration,
     /// The process that will hold the harm: us.
@@ -94,6 +98,13 @@ impl Site {
             [one] => format!("process {one}"),
             several => format!("processes {}", several.join(", ")),
         }
+    }
+
+    /// The network the target is in, when that is another than the one in which the fault acts.
+    fn target_elsewhere(&self) -> Option<Network> {
+        let theirs = self.target.network().ok()??;
+        let acts = self.network.as_ref().map(Network::namespace).or_else(|| Namespace::ours().ok())?;
+        (theirs.namespace() != acts).then_some(theirs)
     }
 
     /// What the names that the fault gives have in common: eight hexadecimal digits, its own in this run and
@@ -196,6 +207,15 @@ impl Effect {
             (Self::Confirmed(_), _) => Self::Confirmed(joined),
             (Self::Unverifiable(_), _) => Self::Unverifiable(joined),
         }
+    }
+
+    /// Says where it was measured, when that is not where we are.
+    fn seen_in(mut self, network: Option<&Network>) -> Self {
+        let (Self::Confirmed(figures) | Self::Mismatch(figures) | Self::Unverifiable(figures)) = &mut self;
+        if let Some(network) = network.filter(|network| !network.is_ours()) {
+            *figures = format!("in {}: {figures}", network.said());
+        }
+        self
     }
 
     /// What was measured.
@@ -544,7 +564,7 @@ macro_rules! kinds {
                 match (self, owed) {
                     $((Self::$variant(fault), AnyOwed::$variant(owed)) => {
                         let effect = fault.verify(site, owed, held).await;
-                        effect.and_spared(fault.spared(site, owed, held).await)
+                        effect.and_spared(fault.spared(site, owed, held).await).seen_in(site.network.as_ref())
                     })*
                     #[allow(unreachable_patterns, reason = "reachable as soon as there are two kinds")]
                     _ => Effect::Unverifiable("the undo record is of another kind".to_owned()),

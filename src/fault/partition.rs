@@ -53,7 +53,7 @@ for  = "30s"
         let traffic = paths::going(self.direction, owed.reach.endpoints(), is_here(site), &clients);
         if clients != paths::Clients::Processes {
             // The kernel needs nobody to drop packets by their addresses.
-            held.hold(owed.feed.cut(site, &traffic)?);
+            held.hold(owed.feed.cut(site, &owed.reach, &traffic)?);
             return Ok(());
         }
         let mut meant = owed.reach.meant(site)?;
@@ -61,7 +61,7 @@ for  = "30s"
             (true, _) => Fate::Drop,
             (false, _) => Fate::Pass,
         });
-        held.hold(owed.feed.hold(site, &traffic, Manner::bulk(false), judge)?);
+        held.hold(owed.feed.hold(site, &owed.reach, &traffic, Manner::bulk(false), judge)?);
         Ok(())
     }
 
@@ -78,7 +78,7 @@ for  = "30s"
             return Effect::Unverifiable("there is nobody there whom we could try to reach".to_owned());
         };
         let figures = format!("a TCP handshake with {at} took {} before", say(*before));
-        match connect_time(at, PATIENCE).await {
+        match connect_time(owed.reach.network(), at, PATIENCE).await {
             None => Effect::Confirmed(format!("{figures}, and none came about within {} now", say(PATIENCE))),
             Some(now) => Effect::Mismatch(format!("{figures} and {} now", say(now))),
         }

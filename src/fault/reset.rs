@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::traffic::{
@@ -19,6 +18,7 @@ use crate::hands::cut;
 use crate::hands::forge::{Forge, Seen};
 use crate::hands::hold::Hold;
 use crate::hands::queue::{Fate, Manner, Packet};
+use crate::host::network::Network;
 use crate::host::process::Process;
 use crate::host::rights::Rights;
 use crate::host::socket::{Connection, Owners, inodes};
@@ -119,7 +119,7 @@ for     = "10s"
             Forge::open().map_err(|why| {
                 site.refuse(format!("a raw socket (CAP_NET_RAW is needed): {why}"), "run as root")
             })?;
-            Some(Feed::choose(site, "`brownout doctor` says what this host can do")?)
+            Some(Feed::choose(site, &reach, "`brownout doctor` says what this host can do")?)
         } else {
             None
         };
@@ -135,15 +135,17 @@ for     = "10s"
             held.hold(self.refuse(site, &owed.reach, feed)?);
         }
         if self.existing {
-            let asking = |why: std::io::Error| FaultError(format!("listing connections: {why}"));
-            let open =
-                meant(site, &owed.reach, &Owners::open().map_err(asking)?.established().map_err(asking)?);
+            let open = owed
+                .reach
+                .within(established)?
+                .map_err(|why| FaultError(format!("listing connections: {why}")))?;
+            let open = meant(site, &owed.reach, &open);
             let count = (open.len() as f64 * self.percent.share()).round() as usize;
             let mut chance = site.dice.stream(&format!("fault.{}.existing", site.fault));
             let chosen: Vec<Connection> = open.choose_multiple(&mut chance, count).cloned().collect();
             held.hold(Broken { open: open.len(), chosen: chosen.clone() });
             for connection in &chosen {
-                cut::cut(connection).map_err(|why| {
+                owed.reach.within(|| cut::cut(connection))?.map_err(|why| {
                     let Connection { local, remote, .. } = connection;
                     FaultError(format!("aborting the connection between {local} and {remote}: {why}"))
                 })?;
@@ -156,7 +158,7 @@ for     = "10s"
         let mut figures = Vec::new();
         let mut right = true;
         if let Some(broken) = held.get::<Broken>() {
-            let still = Owners::open().and_then(|owners| owners.established()).unwrap_or_default();
+            let still = owed.reach.within(|| established().unwrap_or_default()).unwrap_or_default();
             let left = broken.chosen.iter().filter(|cut| still.contains(cut)).count();
             right &= left == 0;
             figures.push(match (broken.open, broken.chosen.len() - left) {
@@ -167,7 +169,7 @@ for     = "10s"
         let mut seen = held.get::<Broken>().is_some_and(|broken| !broken.chosen.is_empty());
         if let Some(hold) = held.get::<Hold>() {
             if let Some(at) = reachable(site, &owed.reach) {
-                let (tried, refused) = self.tries(at).await;
+                let (tried, refused) = self.tries(owed.reach.network(), at).await;
                 let expected = f64::from(tried) * self.percent.share();
                 let spread = 4.0 * (expected * (1.0 - self.percent.share())).sqrt();
                 right &= (f64::from(refused) - expected).abs() <= spread;
@@ -215,7 +217,7 @@ impl Reset {
     /// Answers what asks for a connection by a reset, in the server's stead.
     fn refuse(&self, site: &Site, reach: &Reach, feed: &Feed) -> Result<Hold, FaultError> {
         let traffic = paths::opening(reach.endpoints(), is_here(site), &clients(site));
-        let forge = Forge::open().map_err(|why| FaultError(format!("a raw socket: {why}")))?;
+        let forge = reach.within(Forge::open)?.map_err(|why| FaultError(format!("a raw socket: {why}")))?;
         let mut meant = reach.meant(site)?;
         let mut chance = site.dice.stream(&format!("fault.{}.new", site.fault));
         let share = self.percent.share();
@@ -239,21 +241,26 @@ impl Reset {
                 None => Fate::Pass,
             }
         });
-        feed.hold(site, &traffic, Manner::each(), judge)
+        feed.hold(site, reach, &traffic, Manner::each(), judge)
     }
 
     /// Connections of our own: how many were tried, and how many refused.
-    async fn tries(&self, at: SocketAddr) -> (u32, u32) {
+    async fn tries(&self, network: &Network, at: SocketAddr) -> (u32, u32) {
         let tries = if self.percent.share() >= 1.0 { 1 } else { 40 };
         let mut refused = 0;
         for _ in 0..tries {
-            let tried = timeout(PATIENCE, TcpStream::connect(at)).await;
+            let Ok(socket) = network.tcp(at) else { continue };
+            let tried = timeout(PATIENCE, socket.connect(at)).await;
             refused += u32::from(
                 tried.is_ok_and(|tried| tried.is_err_and(|why| why.kind() == ErrorKind::ConnectionRefused)),
             );
         }
         (tries, refused)
     }
+}
+
+fn established() -> std::io::Result<Vec<Connection>> {
+    Owners::open()?.established()
 }
 
 /// The connections that are meant, each by one end: the server's if it is on this host.
@@ -269,10 +276,8 @@ fn meant(site: &Site, reach: &Reach, open: &[Connection]) -> Vec<Connection> {
     };
     let is_client = |end: SocketAddr, other: SocketAddr| match &clients {
         Clients::Anyone => true,
-        Clients::At(endpoints) => endpoints.iter().any(|endpoint| {
-            endpoint.address.is_none_or(|address| address == end.ip())
-                && endpoint.port.is_none_or(|port| port == end.port())
-        }),
+        Clients::At(endpoints) => endpoints.iter().any(|endpoint| endpoint.has(end)),
+        Clients::Here => ends.contains(&(end, other)),
         Clients::Processes => {
             open.iter().any(|c| (c.local, c.remote) == (end, other) && theirs.contains(&c.inode))
         }
@@ -280,11 +285,11 @@ fn meant(site: &Site, reach: &Reach, open: &[Connection]) -> Vec<Connection> {
     let mut meant: Vec<Connection> = open
         .iter()
         .filter(|c| {
-            let serves = reach.has(c.local) && is_client(c.remote, c.local);
-            let asks = !is_here(site)
-                && reach.has(c.remote)
-                && is_client(c.local, c.remote)
-                && !ends.contains(&(c.remote, c.local));
+            let inside = ends.contains(&(c.remote, c.local));
+            // What stays in a network does not go in and out of it.
+            let serves =
+                reach.has(c.local) && is_client(c.remote, c.local) && !(inside && reach.is_everything());
+            let asks = !is_here(site) && reach.has(c.remote) && is_client(c.local, c.remote) && !inside;
             serves || asks
         })
         .cloned()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Heartbeat;
+use super::hooks::Stay;
 use super::lease::Lease;
 use super::queue::{Holding, Judge, Manner, Queue, QueueError, Tally};
 use super::resend;
@@ -17,6 +18,9 @@ pub enum HoldError {
     /// The queue.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// It cannot be told where we are.
+    #[error("finding our network namespace: {0}")]
+    Namespace(std::io::Error),
     /// No thread for the lease.
     #[error("starting the thread that renews the lease: {0}")]
     Thread(std::io::Error),
@@ -42,6 +46,7 @@ pub struct Order<'a> {
 pub struct Hold {
     holding: Holding,
     lease: Option<Lease>,
+    stay: Option<Stay>,
 }
 
 impl Hold {
@@ -50,11 +55,13 @@ impl Hold {
     /// # Errors
     /// When it cannot; nothing is left then.
     pub fn begin(order: &Order<'_>, judge: Judge, heartbeat: Heartbeat) -> Result<Self, HoldError> {
+        let stay = Stay::begin().map_err(HoldError::Namespace)?;
         // The queue comes first: a rule that leads to no queue lets everything pass.
         let holding = Queue::bind(order.queue)?.serve(judge, order.manner)?;
         let exempt = order.manner.resends().then(|| resend::mark(order.queue));
         let table = Table::queueing(order.table, (order.queue, order.by), order.traffic, exempt)?;
-        Ok(Self { holding, lease: Some(Lease::keep(table, heartbeat).map_err(HoldError::Thread)?) })
+        let lease = Lease::keep(table, heartbeat).map_err(HoldError::Thread)?;
+        Ok(Self { holding, lease: Some(lease), stay: Some(stay) })
     }
 
     /// What was held until now.
@@ -66,13 +73,13 @@ impl Hold {
 
 impl Drop for Hold {
     /// First everything is given back and passes, which is the end of the harm. Then no rule leads here
-    /// any more, then what came meanwhile is given back, and only then the hooks go: the kernel drops
-    /// what is queued when they do.
+    /// any more, then what came meanwhile is given back, and only then the hooks may go.
     fn drop(&mut self) {
         self.holding.let_pass();
         if let Some(table) = self.lease.take().and_then(Lease::end) {
             let _ = table.clear();
             self.holding.let_pass();
+            drop(self.stay.take());
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod freezer;
 pub mod gate;
 pub mod heartbeat;
 pub mod hold;
+pub mod hooks;
 pub mod http;
 pub mod lease;
 pub mod namespace;

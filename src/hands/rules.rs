@@ -8,12 +8,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks;
 use crate::host::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
-use crate::host::socket::Protocol;
+use crate::host::socket::{Namespace, Protocol};
 use crate::host::target::Endpoint;
 
 /// How long the rules stand without renewal.
@@ -85,8 +87,10 @@ impl Hook {
         }
     }
 
-    fn base(self) -> Base {
-        Base { kind: "filter", hook: self.number(), priority: self.priority() }
+    /// Behind so many of ours, as far as there is room before the translation.
+    fn base(self, place: i32) -> Base {
+        const ROOM: i32 = 48;
+        Base { kind: "filter", hook: self.number(), priority: self.priority() + place.min(ROOM) }
     }
 }
 
@@ -151,14 +155,23 @@ pub struct Turn {
 /// The mark (SO_MARK, socket(7)) of sockets by which we go on to where the turned traffic was going.
 pub const OURS: u32 = 0x6272_776e;
 
-/// A table of ours, with its lease.
+/// A table of ours, with its lease. Dropping it takes its rules away at once, and its hooks when none of ours holds
+/// packets in its network namespace any more.
 #[derive(Debug)]
 pub struct Table {
-    socket: Socket,
+    socket: Arc<Socket>,
     name: String,
+    namespace: Namespace,
 }
 
 impl Table {
+    /// One that is not made yet.
+    fn named(name: &str) -> Result<Self, RulesError> {
+        let ours = Namespace::ours();
+        let namespace = ours.map_err(|why| RulesError::Refused("finding our network namespace", why))?;
+        Ok(Self { socket: Arc::new(socket()?), name: name.to_owned(), namespace })
+    }
+
     /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
     /// unhindered when nobody serves it (`bypass`). What bears the `exempt` mark is not looked at.
     ///
@@ -170,9 +183,9 @@ impl Table {
         traffic: &[Traffic],
         exempt: Option<u32>,
     ) -> Result<Self, RulesError> {
-        let table = Self { socket: socket()?, name: name.to_owned() };
+        let table = Self::named(name)?;
         let end = |_| to_queue(queue, by, OrElse::Pass);
-        filtering(name, traffic, exempt, end).commit(&table.socket).map_err(unmade())?;
+        filtering(&table, traffic, exempt, end).commit(&table.socket).map_err(unmade())?;
         Ok(table)
     }
 
@@ -184,12 +197,12 @@ impl Table {
     /// # Errors
     /// When we may not, or the kernel cannot.
     pub fn cutting(name: &str, silent: (u16, QueueBy), traffic: &[Traffic]) -> Result<Self, RulesError> {
-        let table = Self { socket: socket()?, name: name.to_owned() };
+        let table = Self::named(name)?;
         let end = |hook| match hook {
             Hook::Output => to_queue(silent.0, silent.1, OrElse::Drop),
             Hook::Input | Hook::Forward => verdict(libc::NF_DROP),
         };
-        filtering(name, traffic, None, end).commit(&table.socket).map_err(unmade())?;
+        filtering(&table, traffic, None, end).commit(&table.socket).map_err(unmade())?;
         Ok(table)
     }
 
@@ -198,7 +211,7 @@ impl Table {
     /// # Errors
     /// When we may not, or the kernel cannot.
     pub fn turning(name: &str, turns: &[Turn]) -> Result<Self, RulesError> {
-        let table = Self { socket: socket()?, name: name.to_owned() };
+        let table = Self::named(name)?;
         let mut batch = Batch::begin();
         batch.table(name);
         batch.set(name);
@@ -259,25 +272,43 @@ impl Table {
         renewed
     }
 
-    /// Takes all rules away, and leaves the hooks: the kernel drops every queued packet of a namespace when
-    /// a hook goes (nf_queue_nf_hook_drop, net/netfilter/nf_queue.c), so they must be given back before.
+    /// Takes all rules away, and the lease with them, and leaves the hooks: what is queued must be given back before
+    /// those go (see [`super::hooks`]).
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn clear(&self) -> io::Result<()> {
         let mut batch = Batch::begin();
         batch.push(libc::NFT_MSG_DELRULE, 0, &Attributes::new().text(NFTA_RULE_TABLE, &self.name));
-        batch.commit(&self.socket)
+        batch.push(libc::NFT_MSG_DELSET, 0, &the_set(&self.name));
+        let cleared = batch.commit(&self.socket);
+        let was_clear = cleared.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ENOENT));
+        if was_clear { Ok(()) } else { cleared }
     }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // If its rules will not go, the hooks go with them.
+        if self.clear().is_ok() {
+            hooks::end(self.namespace, Arc::clone(&self.socket));
+        }
+    }
+}
+
+/// Names the set that holds the lease of a table.
+fn the_set(table: &str) -> Attributes {
+    Attributes::new().text(NFTA_SET_TABLE, table).text(NFTA_SET_NAME, SET)
 }
 
 /// The messages that make a table of rules for some traffic, each with what its end is at a hook.
 fn filtering(
-    name: &str,
+    table: &Table,
     traffic: &[Traffic],
     exempt: Option<u32>,
     end: impl Fn(Hook) -> Attributes,
 ) -> Batch {
+    let (name, place) = (table.name.as_str(), hooks::place(table.namespace));
     let mut batch = Batch::begin();
     batch.table(name);
     batch.set(name);
@@ -285,7 +316,7 @@ fn filtering(
     hooks.sort_unstable();
     hooks.dedup();
     for hook in hooks {
-        batch.chain(name, hook.chain(), Some(hook.base()));
+        batch.chain(name, hook.chain(), Some(hook.base(place)));
         batch.rule(name, hook.chain(), &unleased());
         if let Some(mark) = exempt {
             let marked = [meta(libc::NFT_META_MARK), equal(&mark.to_ne_bytes()), verdict(libc::NF_ACCEPT)];
@@ -365,12 +396,13 @@ pub fn leased(name: &str) -> Result<bool, RulesError> {
     exists(libc::NFT_MSG_GETSETELEM, &the_lease(name, &Attributes::new()))
 }
 
-/// Whether a table of that name stands in the network namespace of this thread.
+/// Whether a table of that name has its rules, in the network namespace of this thread: they come and go with the set
+/// that holds its lease.
 ///
 /// # Errors
 /// When we may not look.
 pub fn stands(name: &str) -> Result<bool, RulesError> {
-    exists(libc::NFT_MSG_GETTABLE, &Attributes::new().text(NFTA_TABLE_NAME, name))
+    exists(libc::NFT_MSG_GETSET, &the_set(name))
 }
 
 fn exists(what: i32, attributes: &Attributes) -> Result<bool, RulesError> {
@@ -461,9 +493,7 @@ impl Batch {
     }
 
     fn set(&mut self, table: &str) {
-        let attributes = Attributes::new()
-            .text(NFTA_SET_TABLE, table)
-            .text(NFTA_SET_NAME, SET)
+        let attributes = the_set(table)
             .be32(NFTA_SET_FLAGS, libc::NFT_SET_TIMEOUT as u32)
             .be32(NFTA_SET_KEY_TYPE, TYPE_MARK)
             .be32(NFTA_SET_KEY_LEN, KEY.len() as u32)

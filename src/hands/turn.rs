@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::Heartbeat;
 use super::lease::{Lease, SILENCE};
 use super::rules::{OURS, RulesError, Table, Turn, TurnBy};
-use crate::host::socket::Protocol;
+use crate::host::socket::{Namespace, Protocol};
 use crate::host::target::Endpoint;
 
 /// Connections at once. More wait in the kernel, as many as `BACKLOG`.
@@ -267,19 +267,22 @@ impl Drop for Turning {
 /// What some rules of ours turn. A connection comes to one of us only: the last rule wins, and the other fault would
 /// do nothing, unnoticed.
 #[derive(Debug)]
-struct Taken(Vec<Wanted>);
+struct Taken(Vec<(Namespace, Wanted)>);
 
-static TAKEN: Mutex<Vec<Wanted>> = Mutex::new(Vec::new());
+/// In which network, and what.
+static TAKEN: Mutex<Vec<(Namespace, Wanted)>> = Mutex::new(Vec::new());
 
 impl Taken {
     fn claim(wanted: &[Wanted]) -> Result<Self, TurnError> {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let clash = wanted.iter().find(|new| taken.iter().any(|old| new.meets(old)));
-        if let Some(clash) = clash {
+        let here = Namespace::ours().map_err(refused("looking where we are"))?;
+        let meets = |new: &Wanted| taken.iter().any(|(there, old)| *there == here && new.meets(old));
+        if let Some(clash) = wanted.iter().find(|new| meets(new)) {
             return Err(TurnError::Taken(clash.to));
         }
-        taken.extend_from_slice(wanted);
-        Ok(Self(wanted.to_vec()))
+        let ours: Vec<_> = wanted.iter().map(|wanted| (here, *wanted)).collect();
+        taken.extend_from_slice(&ours);
+        Ok(Self(ours))
     }
 
     fn leave(&mut self) {

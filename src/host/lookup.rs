@@ -7,8 +7,9 @@ use std::time::Duration;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::UdpSocket;
 
+use super::network::Network;
 use super::socket::Protocol;
 use crate::base::clock::since_boot;
 
@@ -33,8 +34,9 @@ pub enum Got {
     Nothing(String),
 }
 
-/// Asks a server for records of a name. `from` hears the port that is asked from, before it is.
+/// Asks a server, in a network, for records of a name. `from` hears the port that is asked from, before it is.
 pub async fn ask(
+    network: &Network,
     server: SocketAddr,
     protocol: Protocol,
     (name, kind): (&Name, RecordType),
@@ -48,8 +50,8 @@ pub async fn ask(
     let asking = async {
         let bytes = question.to_vec().map_err(io::Error::other)?;
         match protocol {
-            Protocol::Udp => by_datagram(server, &question, &bytes, from).await,
-            Protocol::Tcp => by_stream(server, &question, &bytes, from).await,
+            Protocol::Udp => by_datagram(network, server, &question, &bytes, from).await,
+            Protocol::Tcp => by_stream(network, server, &question, &bytes, from).await,
         }
     };
     match tokio::time::timeout(within, asking).await {
@@ -83,12 +85,15 @@ fn answer(bytes: &[u8], question: &Message) -> Option<Message> {
 }
 
 async fn by_datagram(
+    network: &Network,
     server: SocketAddr,
     question: &Message,
     bytes: &[u8],
     from: impl FnOnce(u16),
 ) -> io::Result<Message> {
-    let socket = UdpSocket::bind(any(server)).await?;
+    let socket = network.within(|| std::net::UdpSocket::bind(any(server)))??;
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
     socket.connect(server).await?;
     from(socket.local_addr()?.port());
     socket.send(bytes).await?;
@@ -102,12 +107,13 @@ async fn by_datagram(
 }
 
 async fn by_stream(
+    network: &Network,
     server: SocketAddr,
     question: &Message,
     bytes: &[u8],
     from: impl FnOnce(u16),
 ) -> io::Result<Message> {
-    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = network.tcp(server)?;
     socket.bind(any(server))?;
     from(socket.local_addr()?.port());
     let mut stream = socket.connect(server).await?;

@@ -1,4 +1,4 @@
-//! Floor 1: what the host is and has: processes, sockets, targets, names and looking them up, users, rights, folders, terminals,
+//! Floor 1: what the host is and has: processes, sockets, networks, targets, names, users, rights, folders, terminals,
 //! netlink, a fine timer.
 
 pub mod container;
@@ -12,6 +12,7 @@ pub mod memory;
 pub mod mounts;
 pub mod names;
 pub mod netlink;
+pub mod network;
 pub mod process;
 pub mod rights;
 pub mod socket;

@@ -16,6 +16,8 @@ use super::process::{Process, ProcessError};
 pub enum Capability {
     /// Signal processes of other users.
     Kill = 5,
+    /// Become another group.
+    SetGid = 6,
     /// Become another user.
     SetUid = 7,
     /// Change the network.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rand::seq::IndexedRandom;
 use regex::Regex;
 
 use super::container::{self, Container, Trouble, Which};
-use super::process::{self, Process, Wanted};
+use super::network::Network;
+use super::process::{self, Process, ProcessError, Wanted};
 use super::socket::listening;
 use crate::base::{Dice, Percent};
 
@@ -41,6 +42,78 @@ pub enum Selector {
     Container(Which),
     /// A directory of a container: the file system it is on.
     Inside(Which, PathBuf),
+    /// Traffic to an endpoint in another network than ours; all that goes in and out of it when it is everywhere.
+    Netns(Netns, Endpoint),
+}
+
+/// How a network namespace is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Netns {
+    /// By the file it is bound to: a path, or a name in /run/netns (ip-netns(8)).
+    Bound(String),
+    /// By the container whose it is.
+    Of(Which),
+}
+
+impl Netns {
+    /// Reads `blue`, `/run/docker/netns/3f2a` or `container:web`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some(container) = text.strip_prefix("container:") {
+            return Which::parse(container).map(Self::Of);
+        }
+        if text.is_empty() || text.contains(char::is_whitespace) {
+            return Err(format!("`{text}` is no name of a network namespace"));
+        }
+        Ok(Self::Bound(text.to_owned()))
+    }
+
+    fn find(&self) -> Result<Network, NotFound> {
+        match self {
+            Self::Bound(name) => {
+                let path =
+                    if name.contains('/') { PathBuf::from(name) } else { Path::new("/run/netns").join(name) };
+                Network::at(&path, self.to_string()).map_err(|why| NotFound {
+                    why: format!("{}: {why}", path.display()),
+                    remedy: "`ip netns` lists the named ones; or give a path such as /proc/PID/ns/net"
+                        .to_owned(),
+                })
+            }
+            Self::Of(which) => match container::find(which)?.as_slice() {
+                [one] => network_of(
+                    &Process::of_pid(one.pid).map_err(|why| gone(&why))?,
+                    &format!("container {}", one.name),
+                ),
+                several => Err(NotFound {
+                    why: format!("{} containers fit {which}, each with a network of its own", several.len()),
+                    remedy: "name one of them".to_owned(),
+                }),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bound(name) => write!(f, "netns {name}"),
+            Self::Of(which) => write!(f, "the network of container {which}"),
+        }
+    }
+}
+
+fn gone(why: &ProcessError) -> NotFound {
+    NotFound { why: why.to_string(), remedy: "is the target there?".to_owned() }
+}
+
+fn network_of(process: &Process, whose: &str) -> Result<Network, NotFound> {
+    Network::of(process, whose).map_err(|why| NotFound {
+        why: format!("the network of {whose}: {why}"),
+        remedy: "run as root".to_owned(),
+    })
 }
 
 /// How many of the processes found are hurt.
@@ -76,6 +149,18 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
+impl Endpoint {
+    /// Any traffic.
+    pub const ANYWHERE: Self = Self { address: None, port: None };
+
+    /// Whether an end of a connection is one of these.
+    #[must_use]
+    pub fn has(&self, end: SocketAddr) -> bool {
+        self.address.is_none_or(|address| address == end.ip())
+            && self.port.is_none_or(|port| port == end.port())
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(at: SocketAddr) -> Self {
         Self { address: Some(at.ip().to_canonical()), port: Some(at.port()) }
@@ -106,6 +191,8 @@ pub struct Found {
     pub place: Option<PathBuf>,
     /// The unit of systemd.
     pub unit: Option<String>,
+    /// The network, when one was asked for.
+    pub netns: Option<Network>,
     /// The containers drawn, when containers were asked for.
     pub containers: Vec<Container>,
     /// Who fits and is left alone, in a few words each.
@@ -123,6 +210,36 @@ impl Found {
     #[must_use]
     pub fn count(&self) -> usize {
         if self.containers.is_empty() { self.processes.len() } else { self.containers.len() }
+    }
+
+    /// The network it is in: the one that was asked for, or that of its processes; that of a container's main process
+    /// is the container's. `None` for endpoints and places, which are in whichever.
+    ///
+    /// # Errors
+    /// When its processes are in several.
+    pub fn network(&self) -> Result<Option<Network>, NotFound> {
+        let mains: Vec<i32> = self.containers.iter().map(|container| container.pid).collect();
+        let mut found = self.netns.clone();
+        for process in &self.processes {
+            let pid = process.identity().pid;
+            if !mains.is_empty() && !mains.contains(&pid) {
+                continue;
+            }
+            let whose = if mains.is_empty() { format!("process {pid}") } else { self.said.clone() };
+            // One that we may not look at is nowhere we could go.
+            let Ok(network) = Network::of(process, &whose) else { continue };
+            match &found {
+                Some(first) if first.namespace() != network.namespace() => {
+                    return Err(NotFound {
+                        why: format!("{} is in several networks", self.said),
+                        remedy: "name one of them, and give each a fault of its own".to_owned(),
+                    });
+                }
+                Some(_) => {}
+                None => found = Some(network),
+            }
+        }
+        Ok(found)
     }
 
     /// Leaves only the main processes of its containers, if it is containers: one is killed by its main process.
@@ -153,6 +270,8 @@ impl fmt::Display for Selector {
             Self::Path(path) => write!(f, "path {}", path.display()),
             Self::Container(which) => write!(f, "container {which}"),
             Self::Inside(which, path) => write!(f, "path {} of container {which}", path.display()),
+            Self::Netns(netns, Endpoint::ANYWHERE) => netns.fmt(f),
+            Self::Netns(netns, endpoint) => write!(f, "{endpoint} in {netns}"),
         }
     }
 }
@@ -172,7 +291,8 @@ impl Selector {
             | Self::Port(_)
             | Self::Path(_)
             | Self::Container(_)
-            | Self::Inside(..) => return None,
+            | Self::Inside(..)
+            | Self::Netns(..) => return None,
         })
     }
 }
@@ -235,6 +355,10 @@ pub fn find(
             found.endpoints.push(Endpoint { address: Some(*address), port: *port });
         }
         Selector::Port(port) => found.endpoints.push(Endpoint { address: None, port: Some(*port) }),
+        Selector::Netns(netns, endpoint) => {
+            found.endpoints.push(*endpoint);
+            found.netns = Some(netns.find()?);
+        }
         Selector::Path(path) => found.place = Some(path.clone()),
         Selector::Container(which) => {
             found.containers = pick(container::find(which)?, target.pick, dice, decision);

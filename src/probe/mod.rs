@@ -8,8 +8,10 @@ mod certificates;
 mod dial;
 mod exec;
 mod expect;
+mod grpc;
 mod http;
 mod payload;
+mod postgres;
 mod redis;
 pub mod schedule;
 mod security;
@@ -17,6 +19,7 @@ mod starttls;
 mod stream;
 mod tcp;
 mod tls;
+mod udp;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -362,6 +365,9 @@ kinds! {
     Exec: exec::Exec, exec::ExecProber;
     Tls: tls::Tls, tls::TlsProber;
     Redis: redis::Redis, redis::RedisProber;
+    Postgres: postgres::Postgres, postgres::PostgresProber;
+    Grpc: grpc::Grpc, grpc::GrpcProber;
+    Udp: udp::Udp, udp::UdpProber;
 }
 
 impl AnyProbe {

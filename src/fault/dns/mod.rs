@@ -14,7 +14,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde::{Deserialize, Serialize};
 
-use super::traffic::{Clients, Feed, Reach, clients};
+use super::traffic::{self, Clients, Feed, Reach, clients};
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::Percent;
 use crate::base::unit::say;
@@ -197,12 +197,12 @@ for    = "30s"
             site.refuse(format!("a raw socket (CAP_NET_RAW is needed): {why}"), "run as root")
         })?;
         let reach = Reach::at(site, vec![SERVERS])?;
-        let feed = Feed::choose(site, "`brownout doctor` says what this host can do")?;
+        let feed = Feed::choose(site, &reach, "`brownout doctor` says what this host can do")?;
         Ok(Misled { reach, feed, names: self.names.as_ref().map_or_else(Vec::new, Names::said) })
     }
 
     async fn inject(&self, site: &Site, owed: &Misled, held: &mut Held) -> Result<(), FaultError> {
-        held.hold(self.before(site).await);
+        held.hold(self.before(site, owed.reach.network()).await);
         let watch = Arc::new(Watch::default());
         let mut fates = Fates {
             deed: self.deed(),
@@ -214,7 +214,7 @@ for    = "30s"
         };
         held.hold(watch);
         let judge = Box::new(move |packet: &Packet<'_>, now| fates.of(packet, now));
-        held.hold(owed.feed.hold(site, &asking(&clients(site)), Manner::answers(), judge)?);
+        held.hold(owed.feed.hold(site, &owed.reach, &asking(&clients(site)), Manner::answers(), judge)?);
         Ok(())
     }
 
@@ -234,7 +234,7 @@ for    = "30s"
     }
 
     fn harm(&self, site: &Site) -> String {
-        let only = site.from.as_ref().map_or_else(String::new, |from| format!(", for {} only", from.said));
+        let (_, only) = traffic::between(site);
         format!("{}{only}", self.asked())
     }
 }
@@ -245,11 +245,11 @@ const SERVERS: Endpoint = Endpoint { address: None, port: Some(PORT) };
 /// The rules for lookups, each met once: where it leaves this host, before anybody translates where it goes, comes in from
 /// another, or passes through.
 fn asking(clients: &Clients) -> Vec<Traffic> {
-    const ANYWHERE: Endpoint = Endpoint { address: None, port: None };
+    const ANYWHERE: &[Endpoint] = &[Endpoint::ANYWHERE];
     let (hooks, from): (&[(Hook, Option<bool>)], &[Endpoint]) = match clients {
-        Clients::Processes => (&[(Hook::Output, None)], &[ANYWHERE]),
+        Clients::Processes | Clients::Here => (&[(Hook::Output, None)], ANYWHERE),
         Clients::Anyone => {
-            (&[(Hook::Output, None), (Hook::Input, Some(false)), (Hook::Forward, None)], &[ANYWHERE])
+            (&[(Hook::Output, None), (Hook::Input, Some(false)), (Hook::Forward, None)], ANYWHERE)
         }
         Clients::At(some) => {
             (&[(Hook::Output, None), (Hook::Input, Some(false)), (Hook::Forward, None)], some)
@@ -323,7 +323,7 @@ impl Owed for Misled {
     }
 
     fn claims(&self, host: &str) -> Vec<Claim> {
-        claims(&self.names, self.reach.namespace(), host)
+        claims(&self.names, self.reach.network().namespace(), host)
     }
 
     fn tier(&self) -> Tier {

@@ -14,6 +14,7 @@ use crate::fault::traffic::{Clients, clients};
 use crate::fault::{Effect, Held, Site};
 use crate::host::lookup::{Got, ask};
 use crate::host::names::Names;
+use crate::host::network::Network;
 use crate::host::socket::Protocol;
 
 /// An answer that takes longer than was asked, and this, is none.
@@ -26,6 +27,7 @@ const UNNAMED: &str = "brownout-looks-whether-this-is-spared.invalid.";
 
 /// What our own lookups got before the harm.
 pub(super) struct Before {
+    /// Where we ask: the first server of this host, in the network in which the fault acts.
     server: Option<SocketAddr>,
     named: Question,
     /// Over UDP and over TCP. `None` when the fault does not meet what we ask.
@@ -36,6 +38,7 @@ pub(super) struct Before {
 
 #[derive(Debug, Clone)]
 struct Question {
+    network: Network,
     name: Name,
     kind: RecordType,
 }
@@ -48,7 +51,7 @@ impl Question {
         late: Duration,
         from: impl FnOnce(u16),
     ) -> Got {
-        ask(server, protocol, (&self.name, self.kind), late + PATIENCE, from).await
+        ask(&self.network, server, protocol, (&self.name, self.kind), late + PATIENCE, from).await
     }
 
     /// Over UDP and over TCP at once.
@@ -61,11 +64,13 @@ impl Question {
 
 impl Dns {
     /// Looks before the harm.
-    pub(super) async fn before(&self, site: &Site) -> Before {
+    pub(super) async fn before(&self, site: &Site, network: &Network) -> Before {
         let known = |text: &str| Name::from_ascii(text).unwrap_or_default();
         let named = self.names.as_ref().and_then(Meant::one).unwrap_or_else(|| known(NOBODY));
         let six = self.addresses.as_ref().is_some_and(|all| all.0.iter().all(std::net::IpAddr::is_ipv6));
-        let named = Question { name: named, kind: if six { RecordType::AAAA } else { RecordType::A } };
+        let network = network.clone();
+        let named =
+            Question { network, name: named, kind: if six { RecordType::AAAA } else { RecordType::A } };
         let server = Names::default().servers().ok().and_then(|servers| servers.into_iter().next());
         let clients = clients(site);
         let other = match &self.names {
@@ -78,7 +83,7 @@ impl Dns {
                 got = Some(named.both(server, Duration::ZERO, |_| ()).await);
             }
             if let Some(name) = other {
-                let question = Question { name, ..named };
+                let question = Question { name, ..named.clone() };
                 let got = question.ask(server, Protocol::Udp, Duration::ZERO, |_| ()).await;
                 spared = Some((question, got));
             }

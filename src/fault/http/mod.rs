@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::body;
 use serde::{Deserialize, Serialize};
 
-use super::traffic::{self, Reach};
+use super::traffic::{self, Clients, Reach};
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
@@ -172,12 +172,13 @@ for     = "30s"
     async fn survey(&self, site: &Site) -> Result<Intercepted, Refusal> {
         let reach = Reach::survey(site)?;
         let endpoints = served(site, &reach)?;
-        let wanted = wanted(site, &endpoints);
+        let refuse = |why: FaultError| site.refuse(why.to_string(), "run as root");
+        let wanted = reach.within(|| wanted(site, &endpoints)).map_err(refuse)?;
         let ways = wanted.iter().map(|wanted| wanted.by);
         for by in
             [TurnBy::Tproxy, TurnBy::Redirect].into_iter().filter(|by| ways.clone().any(|way| way == *by))
         {
-            rules::probe_turn(by).map_err(|why| {
+            reach.within(|| rules::probe_turn(by)).map_err(refuse)?.map_err(|why| {
                 site.refuse(
                     why.to_string(),
                     "or let the client ask an address of a proxy that fails as you like",
@@ -193,14 +194,15 @@ for     = "30s"
         let chance = site.dice.stream(&format!("fault.{}.http", site.fault));
         let choice = Choice::new(self.clone(), chance);
         let judge = Box::new(move |asked: &Asked<'_>, own| choice.falls_on(asked, own));
-        let plan = Plan::new(judge, whose(site).map_err(|why| FaultError(why.to_string()))?, self.fate());
-        let turning = Turning::begin(&owed.table, &owed.wanted, site.heartbeat.clone(), &plan.serve());
+        let plan = Plan::new(judge, whose(site, &owed.reach)?, self.fate());
+        let (heartbeat, serve) = (site.heartbeat.clone(), plan.serve());
+        let turning = owed.reach.within(|| Turning::begin(&owed.table, &owed.wanted, heartbeat, &serve))?;
         held.hold(plan);
         held.hold(turning.map_err(|why| FaultError(why.to_string()))?);
         Ok(())
     }
 
-    async fn verify(&self, _: &Site, _: &Intercepted, held: &Held) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Intercepted, held: &Held) -> Effect {
         let (Some(plan), Some(before)) = (held.get::<Arc<Plan>>(), held.get::<Before>()) else {
             return Effect::Unverifiable("nothing is intercepted".to_owned());
         };
@@ -208,7 +210,7 @@ for     = "30s"
             return Effect::Unverifiable(TLS_IS_CLOSED.to_owned());
         }
         if let (Some(at), Some(path), Got::Answer { .. }) = (before.at, self.safe_path(), &before.named) {
-            let got = get(at, path, Some(plan), self.delay + PATIENCE).await;
+            let got = get((owed.reach.network(), at), path, Some(plan), self.delay + PATIENCE).await;
             if let Some((right, figures)) = self.judge(&got, &before.named) {
                 let figures = format!("asked: {}; {figures}", self.asked());
                 return if right { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) };
@@ -217,10 +219,10 @@ for     = "30s"
         self.by_tally(plan, before).await
     }
 
-    async fn spared(&self, _: &Site, _: &Intercepted, held: &Held) -> Option<Effect> {
+    async fn spared(&self, _: &Site, owed: &Intercepted, held: &Held) -> Option<Effect> {
         let (plan, before) = (held.get::<Arc<Plan>>()?, held.get::<Before>()?);
         let (at, Got::Answer { status, .. }) = (before.at?, &before.unnamed) else { return None };
-        let got = get(at, UNNAMED, Some(plan), PATIENCE).await;
+        let got = get((owed.reach.network(), at), UNNAMED, Some(plan), PATIENCE).await;
         Some(match got {
             Got::Answer { status: now, whole: true, .. } if now == *status => {
                 Effect::Confirmed(format!("GET {UNNAMED} was answered {now} as before"))
@@ -356,14 +358,15 @@ impl Http {
         if site.from.is_some() {
             return before;
         }
-        for at in traffic::places(owed.wanted.iter().map(|wanted| wanted.to)).take(MOST_ASKED) {
-            let tls = speaks_tls(at, PATIENCE).await;
+        let network = owed.reach.network();
+        for at in traffic::places(&owed.reach, owed.wanted.iter().map(|wanted| wanted.to)).take(MOST_ASKED) {
+            let tls = speaks_tls((network, at), PATIENCE).await;
             let mut here = Before { at: Some(at), tls, named: none(), unnamed: none() };
             if let Some(path) = self.safe_path().filter(|_| !tls) {
-                here.named = get(at, path, None, PATIENCE).await;
+                here.named = get((network, at), path, None, PATIENCE).await;
             }
             if self.spares_the_unnamed() && !tls {
-                here.unnamed = get(at, UNNAMED, None, PATIENCE).await;
+                here.unnamed = get((network, at), UNNAMED, None, PATIENCE).await;
             }
             let asks = self.safe_path().is_some() || self.spares_the_unnamed();
             let answers = [&here.named, &here.unnamed].iter().any(|got| matches!(got, Got::Answer { .. }));
@@ -449,7 +452,7 @@ fn served(site: &Site, reach: &Reach) -> Result<Vec<Endpoint>, Refusal> {
     const REMEDY: &str = "give it `to = { address = \"10.0.0.7:8080\" }` or `{ port = 8080 }`";
     let mut endpoints = reach.endpoints().to_vec();
     if traffic::is_here(site) {
-        let listeners = socket::listeners();
+        let listeners = reach.within(socket::listeners).unwrap_or_default();
         endpoints.retain(|endpoint| {
             listeners.iter().any(|l| l.protocol == Protocol::Tcp && Some(l.at.port()) == endpoint.port)
         });
@@ -501,20 +504,23 @@ fn wanted(site: &Site, endpoints: &[Endpoint]) -> Vec<Wanted> {
 /// Requests of our own go to so many places at the most.
 const MOST_ASKED: usize = 4;
 
-/// Tells the connections of some processes from those of others.
-fn whose(site: &Site) -> std::io::Result<Option<Whose>> {
+/// Tells the connections of some processes, or of those in one network, from those of others.
+fn whose(site: &Site, reach: &Reach) -> Result<Option<Whose>, FaultError> {
+    let anybody_here = traffic::clients(site) == Clients::Here;
     let processes: Vec<Identity> =
         site.from.iter().flat_map(|from| &from.processes).map(|process| process.identity().clone()).collect();
-    if processes.is_empty() {
+    if processes.is_empty() && !anybody_here {
         return Ok(None);
     }
-    let owners = Mutex::new(Owners::open()?);
+    let owners = reach.within(Owners::open)?.map_err(|why| FaultError(why.to_string()))?;
+    let owners = Mutex::new(owners);
     Ok(Some(Box::new(move |client, to| {
         let owners = owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.inode(Protocol::Tcp, client, to).is_some_and(|inode| {
-            processes
-                .iter()
-                .any(|process| Process::open(process).is_ok() && socket::inodes(process.pid).contains(&inode))
+            anybody_here
+                || processes.iter().any(|process| {
+                    Process::open(process).is_ok() && socket::inodes(process.pid).contains(&inode)
+                })
         })
     })))
 }

@@ -9,13 +9,17 @@ use hyper::body::Bytes;
 use hyper::header::{CONNECTION, HOST, HeaderMap, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::base::clock::since_boot;
 use crate::hands::http::Plan;
+use crate::host::network::Network;
 
 /// A longer body proves nothing more.
 const KEPT: usize = 1 << 20;
+
+/// The network in which it is made, and whither.
+pub(super) type To<'a> = (&'a Network, SocketAddr);
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -39,18 +43,19 @@ pub(super) enum Got {
 }
 
 /// Asks for a path; through the plan, if there is one yet, as one of ours.
-pub(super) async fn get(at: SocketAddr, path: &str, plan: Option<&Plan>, within: Duration) -> Got {
-    match tokio::time::timeout(within, asked(at, path, plan)).await {
+pub(super) async fn get(to: To<'_>, path: &str, plan: Option<&Plan>, within: Duration) -> Got {
+    match tokio::time::timeout(within, asked(to, path, plan)).await {
         Ok(Ok(got)) => got,
         Ok(Err(why)) => Got::Nothing(why.to_string()),
         Err(_) => Got::Nothing("no answer in time".to_owned()),
     }
 }
 
-async fn connect(at: SocketAddr, plan: Option<&Plan>) -> std::io::Result<TcpStream> {
-    let (socket, any) = match at {
-        SocketAddr::V4(_) => (TcpSocket::new_v4()?, SocketAddr::from(([0; 4], 0))),
-        SocketAddr::V6(_) => (TcpSocket::new_v6()?, SocketAddr::from(([0; 16], 0))),
+async fn connect((network, at): To<'_>, plan: Option<&Plan>) -> std::io::Result<TcpStream> {
+    let socket = network.tcp(at)?;
+    let any = match at {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
     };
     socket.bind(any)?;
     if let Some(plan) = plan {
@@ -59,14 +64,14 @@ async fn connect(at: SocketAddr, plan: Option<&Plan>) -> std::io::Result<TcpStre
     socket.connect(at).await
 }
 
-async fn asked(at: SocketAddr, path: &str, plan: Option<&Plan>) -> std::io::Result<Got> {
-    let stream = connect(at, plan).await?;
+async fn asked(to: To<'_>, path: &str, plan: Option<&Plan>) -> std::io::Result<Got> {
+    let stream = connect(to, plan).await?;
     let (mut send, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
     let request = Request::get(path)
-        .header(HOST, at.to_string())
+        .header(HOST, to.1.to_string())
         .header(USER_AGENT, concat!("brownout/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, "close")
         .body(Empty::new())
@@ -117,10 +122,10 @@ fn no_answer(why: &hyper::Error) -> Got {
 
 /// Whether TLS is spoken there: it answers the beginning of a handshake (RFC 8446, section 5.1: a record of
 /// kind 22 with an empty ClientHello) with a record of kind 21, alert, or 22.
-pub(super) async fn speaks_tls(at: SocketAddr, within: Duration) -> bool {
+pub(super) async fn speaks_tls(to: To<'_>, within: Duration) -> bool {
     const HELLO: [u8; 9] = [22, 3, 1, 0, 4, 1, 0, 0, 0];
     let asking = async {
-        let mut stream = connect(at, None).await?;
+        let mut stream = connect(to, None).await?;
         stream.write_all(&HELLO).await?;
         stream.read_u8().await
     };

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Engine, Latency};
-use crate::fault::traffic::Feed;
+use crate::fault::traffic::{Feed, Reach};
 use crate::fault::{Refusal, Site};
 use crate::host::target::Endpoint;
 
@@ -45,14 +45,12 @@ pub fn abilities() -> Vec<(&'static str, Result<String, String>)> {
 
 impl Latency {
     /// The engine, and why it is this one.
-    pub(super) fn choose(&self, site: &Site, endpoints: &[Endpoint]) -> Result<(Used, String), Refusal> {
+    pub(super) fn choose(&self, site: &Site, reach: &Reach) -> Result<(Used, String), Refusal> {
         match (self.engine, self.listen) {
             (Engine::Auto, Some(At(listen))) => {
-                Ok((proxied(site, listen, endpoints)?, "`listen` is given".to_owned()))
+                Ok((proxied(site, listen, reach)?, "`listen` is given".to_owned()))
             }
-            (Engine::Proxy, Some(At(listen))) => {
-                Ok((proxied(site, listen, endpoints)?, "asked for".to_owned()))
-            }
+            (Engine::Proxy, Some(At(listen))) => Ok((proxied(site, listen, reach)?, "asked for".to_owned())),
             (Engine::Proxy, None) => Err(site.refuse(
                 "a proxy needs an address of its own".to_owned(),
                 "give it `listen = \"127.0.0.1:PORT\"`, and point the clients there",
@@ -61,29 +59,33 @@ impl Latency {
                 "a packet queue listens nowhere".to_owned(),
                 "leave `listen` out, or ask for `engine = \"proxy\"`",
             )),
-            (Engine::Queue, None) => Ok((queued(site)?, "asked for".to_owned())),
+            (Engine::Queue, None) => Ok((queued(site, reach)?, "asked for".to_owned())),
             (Engine::Auto, None) => Ok((
-                queued(site)?,
+                queued(site, reach)?,
                 "existing connections and UDP are delayed too, and no client is changed".to_owned(),
             )),
         }
     }
 }
 
-fn queued(site: &Site) -> Result<Used, Refusal> {
+fn queued(site: &Site, reach: &Reach) -> Result<Used, Refusal> {
     const REMEDY: &str =
         "or delay TCP without rights: give `listen = \"127.0.0.1:PORT\"`, and point the clients there";
-    Ok(Used::Queue(Feed::choose(site, REMEDY)?))
+    Ok(Used::Queue(Feed::choose(site, reach, REMEDY)?))
 }
 
-fn proxied(site: &Site, listen: SocketAddr, endpoints: &[Endpoint]) -> Result<Used, Refusal> {
+fn proxied(site: &Site, listen: SocketAddr, reach: &Reach) -> Result<Used, Refusal> {
+    if !reach.network().is_ours() {
+        let why = format!("a proxy would listen where we are, and not in {}", reach.network().said());
+        return Err(site.refuse(why, "leave `listen` out"));
+    }
     if site.from.is_some() {
         return Err(site.refuse(
             "a proxy delays whoever is pointed at it, not those in `from`".to_owned(),
             "leave `from` out",
         ));
     }
-    let [Endpoint { address, port: Some(port) }] = endpoints else {
+    let [Endpoint { address, port: Some(port) }] = reach.endpoints() else {
         return Err(site.refuse(
             "a proxy forwards to one address and port".to_owned(),
             "give it `to = { address = \"127.0.0.1:6379\" }`",

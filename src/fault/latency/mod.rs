@@ -46,6 +46,8 @@ crate::kind! {
     /// a round trip gains the same, but of a request to another host the target hears at once, and the
     /// reply is late. A TCP segment held on its way out would throttle its sender.
     ///
+    /// Other kinds of faults on the same traffic add to it: a packet meets them in the order in which they began.
+    ///
     /// With `jitter` the wait of each packet is drawn anew; which, depends on the seed, on the flow, and on the number of the
     /// packet in its flow, as for `loss`. `delay` is the mean of every distribution. Packets of one flow stay in order by
     /// themselves, so in a dense flow those behind a late one are late too; with `in_order = false` they overtake it, as
@@ -143,7 +145,7 @@ for   = "30s"
     async fn survey(&self, site: &Site) -> Result<Slowed, Refusal> {
         self.check(site)?;
         let reach = Reach::survey(site)?;
-        let (used, why) = self.choose(site, reach.endpoints())?;
+        let (used, why) = self.choose(site, &reach)?;
         Ok(Slowed { used, why, reach })
     }
 
@@ -153,7 +155,7 @@ for   = "30s"
             Used::Proxy { .. } => None,
         };
         let before = match seen {
-            Some(at) => shortest_connect(at).await,
+            Some(at) => shortest_connect(owed.reach.network(), at).await,
             None => None,
         };
         held.hold(Before(seen.zip(before)));
@@ -168,7 +170,7 @@ for   = "30s"
                 let mut pace = Pace::new(self, site.dice, decision, meant, owed.reach.clone());
                 let manner = Manner::bulk(pace.in_turn());
                 let judge = Box::new(move |packet: &Packet<'_>, now| pace.fate(packet, now));
-                held.hold(feed.hold(site, &traffic, manner, judge)?);
+                held.hold(feed.hold(site, &owed.reach, &traffic, manner, judge)?);
             }
             Used::Proxy { listen, to } => {
                 let proxy = Proxy::listen(*listen, *to, self.waits(site), site.heartbeat.clone());
@@ -178,7 +180,7 @@ for   = "30s"
         Ok(())
     }
 
-    async fn verify(&self, _: &Site, _: &Slowed, held: &Held) -> Effect {
+    async fn verify(&self, _: &Site, owed: &Slowed, held: &Held) -> Effect {
         let asked = self.delay * if self.direction == Direction::Both { 2 } else { 1 };
         // Of a draw without bounds nearly all is within four deviations.
         let drawn = if self.distribution == Distribution::Uniform { 1 } else { 4 };
@@ -187,7 +189,9 @@ for   = "30s"
         if let Some(Before(Some((at, before)))) = held.get::<Before>() {
             let mut shortest: Option<Duration> = None;
             for _ in 0..TRIES {
-                let Some(now) = connect_time(*at, asked * 2 + PATIENCE).await else { break };
+                let Some(now) = connect_time(owed.reach.network(), *at, asked * 2 + PATIENCE).await else {
+                    break;
+                };
                 shortest = Some(shortest.map_or(now, |shortest| shortest.min(now)));
                 if now.saturating_sub(*before).abs_diff(asked) <= slack {
                     break;

@@ -36,11 +36,12 @@ impl fmt::Display for Feed {
 }
 
 impl Feed {
-    /// Names for a fault, which are free now; `remedy` says what else would do.
-    pub(in crate::fault) fn choose(site: &Site, remedy: &str) -> Result<Self, Refusal> {
-        let by = rules::probe().map_err(|why| site.refuse(why.to_string(), remedy))?;
+    /// Names for a fault, which are free now where it acts; `remedy` says what else would do.
+    pub(in crate::fault) fn choose(site: &Site, reach: &Reach, remedy: &str) -> Result<Self, Refusal> {
+        let refuse = |why: &dyn fmt::Display| site.refuse(why.to_string(), remedy);
         let begin = fnv1a(format!("{} {}", site.run, site.fault).as_bytes());
-        let queue = free_queue(begin).map_err(|why| site.refuse(why.to_string(), remedy))?;
+        let probed = reach.within(|| (rules::probe(), free_queue(begin))).map_err(|why| refuse(&why))?;
+        let (by, queue) = (probed.0.map_err(|why| refuse(&why))?, probed.1.map_err(|why| refuse(&why))?);
         Ok(Self { table: table_name(site.run, queue), queue, by })
     }
 
@@ -58,25 +59,34 @@ impl Feed {
     pub(in crate::fault) fn hold(
         &self,
         site: &Site,
+        reach: &Reach,
         traffic: &[Traffic],
         manner: Manner,
         judge: Judge,
     ) -> Result<Hold, FaultError> {
         let order = Order { table: &self.table, queue: self.queue, by: self.by, traffic, manner };
-        Hold::begin(&order, judge, site.heartbeat.clone()).map_err(|why| FaultError(why.to_string()))
+        let heartbeat = site.heartbeat.clone();
+        reach.within(|| Hold::begin(&order, judge, heartbeat))?.map_err(|why| FaultError(why.to_string()))
     }
 
     /// Lets nothing of that traffic through.
-    pub(in crate::fault) fn cut(&self, site: &Site, traffic: &[Traffic]) -> Result<Cut, FaultError> {
+    pub(in crate::fault) fn cut(
+        &self,
+        site: &Site,
+        reach: &Reach,
+        traffic: &[Traffic],
+    ) -> Result<Cut, FaultError> {
         let failed = |why: &dyn fmt::Display| FaultError(why.to_string());
-        let abyss = Abyss::open(self.queue).map_err(|why| failed(&why))?;
-        let table =
-            Table::cutting(&self.table, (self.queue, self.by), traffic).map_err(|why| failed(&why))?;
-        let lease = Lease::keep(table, site.heartbeat.clone()).map_err(|why| failed(&why))?;
-        Ok(Cut { lease: Some(lease), _abyss: abyss })
+        reach.within(|| {
+            let abyss = Abyss::open(self.queue).map_err(|why| failed(&why))?;
+            let table =
+                Table::cutting(&self.table, (self.queue, self.by), traffic).map_err(|why| failed(&why))?;
+            let lease = Lease::keep(table, site.heartbeat.clone()).map_err(|why| failed(&why))?;
+            Ok(Cut { lease: Some(lease), _abyss: abyss })
+        })?
     }
 
-    /// Whether the table is still there.
+    /// Whether the table is still there, in the network of this thread.
     pub(in crate::fault) fn stands(&self) -> Result<bool, UndoError> {
         rules::stands(&self.table).map_err(|why| UndoError(why.to_string()))
     }
@@ -127,7 +137,8 @@ impl Queued {
     /// Finds what is meant, and names that are free.
     pub(in crate::fault) fn survey(site: &Site) -> Result<Self, Refusal> {
         let reach = Reach::survey(site)?;
-        Ok(Self { reach, feed: Feed::choose(site, "`brownout doctor` says what this host can do")? })
+        let feed = Feed::choose(site, &reach, "`brownout doctor` says what this host can do")?;
+        Ok(Self { reach, feed })
     }
 
     /// What such a kind can do here.
@@ -161,7 +172,7 @@ impl Queued {
             }
             fates.hit(flow).map_or(Fate::Pass, |chance| fate(packet, now, chance))
         });
-        held.hold(self.feed.hold(site, &traffic, manner, judge)?);
+        held.hold(self.feed.hold(site, &self.reach, &traffic, manner, judge)?);
         Ok(())
     }
 

@@ -3,12 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::super::{Effect, Site};
-use super::Reach;
+use super::{Clients, Reach, clients};
 use crate::base::clock::since_boot;
 use crate::base::unit::say;
+use crate::host::network::Network;
 use crate::host::socket::{self, Protocol};
 use crate::host::target::Endpoint;
 
@@ -19,17 +18,20 @@ const TRIES: u32 = 3;
 /// Where a TCP handshake of our own meets the fault: it is on everybody's traffic, and the target has an address or
 /// listens here.
 pub(in crate::fault) fn reachable(site: &Site, reach: &Reach) -> Option<SocketAddr> {
-    if site.from.is_some() {
+    if !matches!(clients(site), Clients::Anyone | Clients::Here) {
         return None;
     }
-    places(reach.endpoints().iter().copied()).next()
+    places(reach, reach.endpoints().iter().copied()).next()
 }
 
 /// Where something of ours could be sent to meet these endpoints over TCP: to an address, or to who listens on a port here.
 pub(in crate::fault) fn places(
+    reach: &Reach,
     endpoints: impl Iterator<Item = Endpoint>,
 ) -> impl Iterator<Item = SocketAddr> {
-    let listeners = socket::listeners();
+    // Who listens on all addresses listens on those of IPv4 too, as a rule; a container may have no other.
+    let here = || (socket::listeners(), socket::is_ours(Ipv6Addr::LOCALHOST.into()));
+    let (listeners, has_six) = reach.within(here).unwrap_or_default();
     endpoints.filter_map(move |endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
@@ -38,25 +40,30 @@ pub(in crate::fault) fn places(
         let here = listeners.iter().find(|l| l.protocol == Protocol::Tcp && l.at.port() == port)?.at;
         Some(match (here.ip().is_unspecified(), here) {
             (false, _) => here,
-            (true, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            (true, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            (true, SocketAddr::V6(_)) if has_six => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            (true, _) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         })
     })
 }
 
 /// The shortest of a few: a busy host is late by itself.
-pub(in crate::fault) async fn shortest_connect(at: SocketAddr) -> Option<Duration> {
-    let mut shortest = connect_time(at, PATIENCE).await?;
+pub(in crate::fault) async fn shortest_connect(network: &Network, at: SocketAddr) -> Option<Duration> {
+    let mut shortest = connect_time(network, at, PATIENCE).await?;
     for _ in 1..TRIES {
-        shortest = shortest.min(connect_time(at, PATIENCE).await?);
+        shortest = shortest.min(connect_time(network, at, PATIENCE).await?);
     }
     Some(shortest)
 }
 
-/// How long a TCP handshake takes. A refusal is a round trip too.
-pub(in crate::fault) async fn connect_time(at: SocketAddr, within: Duration) -> Option<Duration> {
+/// How long a TCP handshake takes, made in that network. A refusal is a round trip too.
+pub(in crate::fault) async fn connect_time(
+    network: &Network,
+    at: SocketAddr,
+    within: Duration,
+) -> Option<Duration> {
+    let socket = network.tcp(at).ok()?;
     let begun = since_boot();
-    let ended = tokio::time::timeout(within, TcpStream::connect(at)).await.ok()?;
+    let ended = tokio::time::timeout(within, socket.connect(at)).await.ok()?;
     let round_trip = ended.map_or_else(|why| why.kind() == std::io::ErrorKind::ConnectionRefused, |_| true);
     round_trip.then(|| since_boot().saturating_sub(begun))
 }
@@ -68,7 +75,7 @@ impl Before {
     /// Measures it.
     pub(in crate::fault) async fn measure(site: &Site, reach: &Reach) -> Self {
         match reachable(site, reach) {
-            Some(at) => Self(shortest_connect(at).await),
+            Some(at) => Self(shortest_connect(reach.network(), at).await),
             None => Self(None),
         }
     }
@@ -77,6 +84,7 @@ impl Before {
 /// A listener of our own that nobody named, beside the traffic that is hurt: handshakes with it must stay as they were.
 #[derive(Debug)]
 pub(in crate::fault) struct Nearby {
+    network: Network,
     listener: TcpListener,
     at: SocketAddr,
     before: Duration,
@@ -90,17 +98,15 @@ const AGAIN: u32 = 40;
 impl Nearby {
     /// Measures before the harm. `None` when there is no loopback, or the fault is on all of it.
     pub(in crate::fault) async fn begin(reach: &Reach) -> Option<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let network = reach.network().clone();
+        let listener = network.within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).ok()?.ok()?;
         let at = listener.local_addr().ok()?;
-        let named = |endpoint: &Endpoint| {
-            endpoint.address.is_none_or(|address| address == at.ip())
-                && endpoint.port.is_none_or(|port| port == at.port())
-        };
-        if reach.endpoints().iter().any(named) {
+        // All that goes in and out of a network is not what goes round in it.
+        if reach.has(at) && !reach.is_everything() {
             return None;
         }
-        let before = shortest_connect(at).await?;
-        Some(Self { listener, at, before })
+        let before = shortest_connect(&network, at).await?;
+        Some(Self { network, listener, at, before })
     }
 
     /// Measures again.
@@ -110,7 +116,7 @@ impl Nearby {
         let mut shortest: Option<Duration> = None;
         for _ in 0..AGAIN {
             while self.listener.accept().is_ok() {}
-            let Some(now) = connect_time(self.at, PATIENCE).await else { break };
+            let Some(now) = connect_time(&self.network, self.at, PATIENCE).await else { break };
             let least = shortest.map_or(now, |shortest| shortest.min(now));
             shortest = Some(least);
             if least <= self.before + MOVED {

@@ -31,9 +31,6 @@ impl Direction {
 
 crate::words!(Direction, "direction", "to" => Self::To, "from" => Self::From, "both" => Self::Both);
 
-/// Any traffic.
-const ANYWHERE: Endpoint = Endpoint { address: None, port: None };
-
 /// Whose traffic to the target is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::fault) enum Clients {
@@ -41,7 +38,9 @@ pub(in crate::fault) enum Clients {
     Anyone,
     /// That from these endpoints.
     At(Vec<Endpoint>),
-    /// That of processes on this host.
+    /// That of everybody in this network.
+    Here,
+    /// That of processes in this network.
     Processes,
 }
 
@@ -74,7 +73,9 @@ pub(in crate::fault) fn going(
 
 /// The rules for what asks `target` for a connection, each request met once.
 pub(in crate::fault) fn opening(target: &[Endpoint], here: bool, clients: &Clients) -> Vec<Traffic> {
-    let mut rules = going(Direction::To, target, here, clients);
+    // Of a whole network, both those that are asked for in it and those that it asks for.
+    let direction = if target.contains(&Endpoint::ANYWHERE) { Direction::Both } else { Direction::To };
+    let mut rules = going(direction, target, here, clients);
     rules.retain_mut(|rule| {
         rule.opens = true;
         rule.protocol == Protocol::Tcp
@@ -91,7 +92,7 @@ fn rules(
 ) -> Vec<Traffic> {
     let from = match clients {
         Clients::At(endpoints) => endpoints.as_slice(),
-        Clients::Anyone | Clients::Processes => &[ANYWHERE],
+        Clients::Anyone | Clients::Here | Clients::Processes => &[Endpoint::ANYWHERE],
     };
     let mut rules = Vec::new();
     for protocol in Protocol::ALL {
@@ -102,11 +103,15 @@ fn rules(
             let reply = |hook, loopback| way(hook, loopback, target, client);
             let (there, back) = (direction != Direction::From, direction != Direction::To);
             let inside = waits && protocol == Protocol::Tcp;
-            let server_may_be_here = *clients != Clients::Processes;
-            let client_may_be_here = !here;
-            // Both ends are on this host: both ways come in over loopback.
-            rules.extend(there.then(|| request(Hook::Input, Some(true))));
-            rules.extend(back.then(|| reply(Hook::Input, Some(true))));
+            // A network as a whole is the one end of all that goes in and out of it.
+            let whole = target == Endpoint::ANYWHERE;
+            let server_may_be_here = !matches!(clients, Clients::Here | Clients::Processes);
+            let client_may_be_here = !here && !whole;
+            if !whole {
+                // Both ends are on this host: both ways come in over loopback.
+                rules.extend(there.then(|| request(Hook::Input, Some(true))));
+                rules.extend(back.then(|| reply(Hook::Input, Some(true))));
+            }
             if server_may_be_here {
                 rules.extend((there || inside).then(|| request(Hook::Input, Some(false))));
                 rules.extend((back && !inside).then(|| reply(Hook::Output, Some(false))));
@@ -254,6 +259,24 @@ mod tests {
                     let asked =
                         (u32::from(direction != Direction::From), u32::from(direction != Direction::To));
                     assert_eq!(way, asked, "{protocol:?} {direction:?} {}", place.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_of_a_network_is_met_once_as_it_goes_in_or_out_and_never_as_it_goes_round() {
+        for direction in [Direction::To, Direction::From, Direction::Both] {
+            let rules = waiting(direction, &[Endpoint::ANYWHERE], false, &Clients::Anyone);
+            for place in &PLACES {
+                let wanted = match (place.name, direction) {
+                    ("both here" | "passing", _) => 0,
+                    (_, Direction::Both) => 2,
+                    _ => 1,
+                };
+                for protocol in Protocol::ALL {
+                    let (there, back) = gains(&rules, direction, place, protocol, "10.0.0.1:6379");
+                    assert_eq!(there + back, wanted, "{protocol:?} {direction:?} {}", place.name);
                 }
             }
         }

@@ -1,0 +1,78 @@
+//! `udp`: does a port answer a datagram?
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::net::UdpSocket;
+
+use super::dial::{Address, broken, look_up};
+use super::expect::Expect;
+use super::payload::Payload;
+use super::{Miss, Probe, Prober, Setting, Trace, timed};
+use crate::host::names::Names;
+
+/// No datagram is longer (RFC 768).
+const LONGEST: usize = 65_535;
+
+crate::kind! {
+    /// Sends a datagram and judges the first one that comes back.
+    ///
+    /// Nothing tells a lost datagram from a port that does not answer: both are bad at the timeout. A port where
+    /// nobody listens is told at once where the host says so (ICMP).
+    pub struct Udp("udp") {
+        /// Where: `host:port`.
+        address: Address = required,
+        /// What is sent: a string, or `{ hex = "00 ff" }`.
+        send: Payload = required,
+        /// What the answer must be: `is`, `contains`, `regex` (`(?-u)\xff` matches a byte), `json` (a table of JSON paths
+        /// and values), `above` and `below` (of a number).
+        expect: Expect = "{}",
+    }
+}
+
+/// Sends, again and again.
+pub struct UdpProber {
+    udp: Udp,
+    names: Names,
+}
+
+impl Probe for Udp {
+    type Prober = UdpProber;
+    const EXAMPLE: &'static str = r#"[probe.time.udp]
+address = "127.0.0.1:123"
+send    = { hex = "e3 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00" }
+expect  = { regex = "(?s-u)^[\\x24\\xe4]" }
+every   = "1s"
+"#;
+
+    fn prober(&self, _: &Setting) -> Result<UdpProber, String> {
+        Ok(UdpProber { udp: self.clone(), names: Names::default() })
+    }
+
+    fn looks_at(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Prober for UdpProber {
+    async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
+        let Udp { address, send: Payload(sent), expect } = &self.udp;
+        let peer = SocketAddr::new(look_up(&address.host, &self.names, trace).await?, address.port);
+        trace.note("peer", || peer.to_string());
+        let any: SocketAddr = match peer {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let asking = async {
+            // Connected, it hears nobody else, and hears what the host says about the port.
+            let socket = UdpSocket::bind(any).await?;
+            socket.connect(peer).await?;
+            socket.send(sent).await?;
+            let mut answer = vec![0; LONGEST];
+            let length = socket.recv(&mut answer).await?;
+            answer.truncate(length);
+            Ok(answer)
+        };
+        let answer = timed(&mut trace.first_byte, asking).await.map_err(|why| broken(peer, &why))?;
+        expect.wrong("the answer", &answer, trace).map_or(Ok(()), |why| Err(Miss::new(why)))
+    }
+}
