@@ -36,6 +36,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// Packets heard of in one system call, and bytes for each: attributes and what is shown of it.
 const BATCH: usize = 64;
 const BESIDES: usize = 640;
+/// Verdicts in one system call.
+const AT_ONCE: usize = 256;
 /// How many hold times are remembered for the proof that packets are held as asked.
 const REMEMBERED: usize = 1024;
 
@@ -194,15 +196,13 @@ impl Tally {
     }
 
     /// Takes down how long some were held.
-    pub fn add(&self, times: impl IntoIterator<Item = Duration>) {
+    pub fn add(&self, times: &[Duration]) {
+        self.held.fetch_add(times.len() as u64, Ordering::Relaxed);
+        let last = &times[times.len().saturating_sub(REMEMBERED)..];
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for time in times {
-            self.held.fetch_add(1, Ordering::Relaxed);
-            if recent.len() == REMEMBERED {
-                recent.pop_front();
-            }
-            recent.push_back(time);
-        }
+        let over = (recent.len() + last.len()).saturating_sub(REMEMBERED);
+        recent.drain(..over);
+        recent.extend(last);
     }
 }
 
@@ -286,6 +286,7 @@ impl Queue {
             forge,
             in_turn: manner.in_turn,
             due: BinaryHeap::new(),
+            pass: Vec::new(),
             bytes: 0,
             arrivals: 0,
             passing: false,
@@ -365,6 +366,8 @@ struct Holder {
     forge: Option<Forge>,
     in_turn: bool,
     due: BinaryHeap<Reverse<Waiting>>,
+    /// Room for the numbers of those that go on at once.
+    pass: Vec<u32>,
     bytes: u64,
     arrivals: u64,
     passing: bool,
@@ -374,21 +377,25 @@ struct Holder {
 fn serve(mut holder: Holder, manner: Manner, orders: &Receiver<Order>, wake: &EventFd) {
     prompt();
     let mut batch = Batch::new(manner.shown as usize + BESIDES);
+    let mut more = false;
     loop {
-        let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
-        let heard = {
+        // Where more came than fit, nobody has to say that there is more.
+        if !more {
+            let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
             let mut watched = [
                 PollFd::new(holder.queue.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(wake.as_fd(), PollFlags::POLLIN),
             ];
             let _ = ppoll(&mut watched, until.map(TimeSpec::from_duration), None);
-            watched[0].any().unwrap_or(true)
-        };
-        if heard {
-            holder.take(&mut batch);
+            more = watched[0].any().unwrap_or(true);
+            if watched[1].any().unwrap_or(true) {
+                let _ = wake.read();
+            }
+        }
+        if more {
+            more = holder.take(&mut batch) == BATCH;
         }
         holder.give_back(since_boot());
-        let _ = wake.read();
         for order in orders.try_iter() {
             match order {
                 Order::Pass(done) => {
@@ -422,7 +429,7 @@ impl Holder {
     fn take(&mut self, batch: &mut Batch) -> usize {
         let datagrams = batch.receive(&self.queue.socket);
         let now = since_boot();
-        let (mut pass, mut drop) = (Vec::new(), Vec::new());
+        let (mut pass, mut drop) = (std::mem::take(&mut self.pass), Vec::new());
         for datagram in datagrams {
             for message in messages(batch.datagram(datagram)) {
                 let Some(arrived) = arrived(message.kind, message.body) else { continue };
@@ -444,8 +451,14 @@ impl Holder {
                 }
             }
         }
-        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &pass, None);
         self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &drop, None);
+        if self.due.is_empty() {
+            self.pass_up_to(pass.last());
+        } else {
+            self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &pass, None);
+        }
+        pass.clear();
+        self.pass = pass;
         self.tally.dropped.fetch_add(drop.len() as u64, Ordering::Relaxed);
         batch.received
     }
@@ -496,33 +509,48 @@ impl Holder {
         }
         self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &answered, None);
         self.tally.dropped.fetch_add(answered.len() as u64, Ordering::Relaxed);
-        match ids.as_slice() {
-            [] => {}
-            // The kernel numbers packets as they come: this gives back all up to the last one due.
-            [.., last] if self.in_turn => {
-                self.say(libc::NFQNL_MSG_VERDICT_BATCH, libc::NF_ACCEPT, &[*last], None);
-            }
-            ids => self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, ids, None),
+        if self.in_turn {
+            self.pass_up_to(ids.last());
+        } else {
+            self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &ids, None);
         }
-        self.tally.add(times);
+        self.tally.add(&times);
+    }
+
+    /// Lets all go on that wait in the kernel up to one: it numbers packets as they come.
+    fn pass_up_to(&self, last: Option<&u32>) {
+        self.say(
+            libc::NFQNL_MSG_VERDICT_BATCH,
+            libc::NF_ACCEPT,
+            last.map_or(&[], std::slice::from_ref),
+            None,
+        );
     }
 
     /// Says what becomes of packets, and which bytes they go on with if not their own.
     fn say(&self, what: i32, verdict: i32, ids: &[u32], bytes: Option<&[u8]>) {
-        for some in ids.chunks(256) {
-            let mut verdicts = Messages::new();
+        if ids.is_empty() {
+            return;
+        }
+        let (kind, header) = self.queue.message(what);
+        let mut one = Messages::new();
+        // struct nfqnl_msg_verdict_hdr: the verdict, and the packet's number, which ends the message but for other bytes.
+        let verdict = (verdict as u32).to_be_bytes();
+        let own =
+            bytes.map_or_else(Attributes::new, |bytes| Attributes::new().bytes(libc::NFQA_PAYLOAD, bytes));
+        let attributes = own.bytes(libc::NFQA_VERDICT_HDR, &[verdict, [0; 4]].concat());
+        one.push(kind, 0, &header, &attributes);
+        let one = one.bytes();
+        let number = one.len() - 4;
+        let mut verdicts = Vec::with_capacity(one.len() * ids.len().min(AT_ONCE));
+        for some in ids.chunks(AT_ONCE) {
+            verdicts.clear();
             for id in some {
-                // struct nfqnl_msg_verdict_hdr
-                let verdict = [(verdict as u32).to_be_bytes(), id.to_be_bytes()].concat();
-                let (kind, header) = self.queue.message(what);
-                let mut attributes = Attributes::new().bytes(libc::NFQA_VERDICT_HDR, &verdict);
-                if let Some(bytes) = bytes {
-                    attributes = attributes.bytes(libc::NFQA_PAYLOAD, bytes);
-                }
-                verdicts.push(kind, 0, &header, &attributes);
+                verdicts.extend_from_slice(&one[..number]);
+                verdicts.extend_from_slice(&id.to_be_bytes());
             }
             // A packet that is gone meanwhile (its hook was removed) is an error nobody can mend.
-            let _ = self.queue.socket.send(verdicts.bytes());
+            let _ = self.queue.socket.send(&verdicts);
         }
     }
 }
