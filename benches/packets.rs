@@ -7,8 +7,8 @@
 
 mod pair;
 
-use std::io::{IoSlice, IoSliceMut, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::io::{IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use brownout::hands::rules::{self, Hook, Traffic};
 use brownout::hands::{Heartbeat, flow};
 use brownout::host::socket::Protocol;
 use brownout::host::target::Endpoint;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt};
 use pair::{ONE, Pair, TWO, enter, within};
 
 /// Datagrams in one system call, and the bytes of each.
@@ -64,13 +64,11 @@ fn blast(to: SocketAddr, arrived: &AtomicU64, window: u64) -> Blast {
     let sockets: Vec<UdpSocket> = (0..FLOWS).map(|_| UdpSocket::bind("10.9.0.1:0").unwrap()).collect();
     for socket in &sockets {
         setsockopt(socket, sockopt::SndBuf, &(4 << 20)).unwrap();
+        // One system call sends many; the cable takes them one by one (see `Pair::cut_up`).
+        setsockopt(socket, sockopt::UdpGsoSegment, &(SMALL as i32)).unwrap();
         socket.connect(to).unwrap();
     }
-    let SocketAddr::V4(v4) = to else { unreachable!() };
-    let (bytes, addresses) =
-        ([7_u8; SMALL], [Some(SockaddrIn::from(SocketAddrV4::new(*v4.ip(), v4.port()))); BATCH]);
-    let slices: Vec<[IoSlice<'_>; 1]> = (0..BATCH).map(|_| [IoSlice::new(&bytes)]).collect();
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+    let bytes = [7_u8; SMALL * BATCH];
     let (begun, base) = (Instant::now(), arrived.load(Ordering::Relaxed));
     let (mut sent, mut lost, mut turn, mut seen, mut progress) = (0_u64, 0_u64, 0, 0, begun);
     while begun.elapsed() < SECONDS {
@@ -85,10 +83,8 @@ fn blast(to: SocketAddr, arrived: &AtomicU64, window: u64) -> Blast {
             std::thread::sleep(Duration::from_micros(20));
             continue;
         }
-        let socket = sockets[turn % FLOWS].as_raw_fd();
+        sent += (sockets[turn % FLOWS].send(&bytes).unwrap() / SMALL) as u64;
         turn += 1;
-        let done = sendmmsg(socket, &mut headers, &slices, addresses, [], MsgFlags::empty()).unwrap();
-        sent += done.count() as u64;
     }
     let took = begun.elapsed();
     let rate = (arrived.load(Ordering::Relaxed) - base) as f64 / took.as_secs_f64();
@@ -183,6 +179,7 @@ fn tcp_sink(at: &str) -> (SocketAddr, Arc<AtomicU64>) {
 
 fn main() {
     let Some(_pair) = Pair::new() else { return };
+    Pair::cut_up(true);
     let stop = Arc::new(AtomicBool::new(false));
     let (udp, datagrams) = within(TWO, || udp_sink("10.9.0.2:0", &stop));
     let (tcp, bytes) = within(TWO, || tcp_sink("10.9.0.2:0"));
@@ -216,6 +213,7 @@ fn main() {
             done.rate, done.lost
         );
     }
+    Pair::cut_up(false);
     println!("bulk TCP, one connection");
     let mut alone = None;
     for (what, held) in cases[..3].iter().filter(|(what, _)| chosen(&format!("{what}, bulk"))) {

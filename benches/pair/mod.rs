@@ -40,6 +40,14 @@ impl Pair {
         }
         Some(pair)
     }
+
+    /// Whether what is sent in one piece is cut up into packets before it goes into the cable, so that each is one.
+    pub fn cut_up(each: bool) {
+        let most = if each { 1 } else { 65_535 };
+        for net in [ONE, TWO] {
+            ip(&format!("-n {net} link set cable gso_max_segs {most}"));
+        }
+    }
 }
 
 impl Drop for Pair {

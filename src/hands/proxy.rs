@@ -182,7 +182,7 @@ async fn write(
             return to.shutdown().await;
         }
         to.write_all(&bytes).await?;
-        tally.add([came.elapsed()]);
+        tally.add(&[came.elapsed()]);
         drop(room);
     }
     Ok(())

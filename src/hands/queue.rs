@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
+use super::forge::{Forge, Forged};
 use super::resend::Resend;
 use super::rules::Hook;
 use crate::base::clock::since_boot;
@@ -35,6 +36,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// Packets heard of in one system call, and bytes for each: attributes and what is shown of it.
 const BATCH: usize = 64;
 const BESIDES: usize = 640;
+/// Verdicts in one system call.
+const AT_ONCE: usize = 256;
 /// How many hold times are remembered for the proof that packets are held as asked.
 const REMEMBERED: usize = 1024;
 
@@ -77,6 +80,9 @@ pub enum Fate {
     Twice,
     /// Instead of it these bytes go on, IP header included, with whatever checksums they have.
     Replace(Vec<u8>),
+    /// Then it goes no further, and these are sent; when all is let pass before, it goes on as it is. Needs
+    /// [`Manner::answers`].
+    Answer(Duration, Vec<Forged>),
 }
 
 /// Decides what becomes of a packet that came now.
@@ -88,7 +94,15 @@ pub struct Manner {
     bulk: bool,
     shown: u32,
     in_turn: bool,
-    twice: bool,
+    sends: Sends,
+}
+
+/// What is sent besides verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    Nothing,
+    Copies,
+    Answers,
 }
 
 impl Manner {
@@ -96,13 +110,13 @@ impl Manner {
     /// only, due in the order in which they came, which lets many go with one word.
     #[must_use]
     pub fn bulk(in_turn: bool) -> Self {
-        Self { bulk: true, shown: SHOWN, in_turn, twice: false }
+        Self { bulk: true, shown: SHOWN, in_turn, sends: Sends::Nothing }
     }
 
     /// The headers of every packet, cut up as it goes over the wire.
     #[must_use]
     pub fn each() -> Self {
-        Self { bulk: false, shown: SHOWN, in_turn: false, twice: false }
+        Self { bulk: false, ..Self::bulk(false) }
     }
 
     /// Every packet whole, its checksums finished.
@@ -114,13 +128,19 @@ impl Manner {
     /// Every packet whole, so that it can go on twice.
     #[must_use]
     pub fn twice() -> Self {
-        Self { twice: true, ..Self::whole() }
+        Self { sends: Sends::Copies, ..Self::whole() }
+    }
+
+    /// Every packet whole, so that it can be answered.
+    #[must_use]
+    pub fn answers() -> Self {
+        Self { sends: Sends::Answers, ..Self::whole() }
     }
 
     /// Whether copies are sent, which the rules must let pass.
     #[must_use]
     pub fn resends(self) -> bool {
-        self.twice
+        self.sends == Sends::Copies
     }
 }
 
@@ -176,15 +196,13 @@ impl Tally {
     }
 
     /// Takes down how long some were held.
-    pub fn add(&self, times: impl IntoIterator<Item = Duration>) {
+    pub fn add(&self, times: &[Duration]) {
+        self.held.fetch_add(times.len() as u64, Ordering::Relaxed);
+        let last = &times[times.len().saturating_sub(REMEMBERED)..];
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for time in times {
-            self.held.fetch_add(1, Ordering::Relaxed);
-            if recent.len() == REMEMBERED {
-                recent.pop_front();
-            }
-            recent.push_back(time);
-        }
+        let over = (recent.len() + last.len()).saturating_sub(REMEMBERED);
+        recent.drain(..over);
+        recent.extend(last);
     }
 }
 
@@ -252,8 +270,10 @@ impl Queue {
     pub fn serve(self, judge: Judge, manner: Manner) -> Result<Holding, QueueError> {
         let refused = |doing| move |why: io::Error| QueueError::Refused(doing, why);
         self.show(manner).map_err(refused("setting it up"))?;
-        let again = if manner.twice { Some(Resend::open(self.number)) } else { None };
-        let again = again.transpose().map_err(refused("opening a raw socket (CAP_NET_RAW is needed)"))?;
+        let again = (manner.sends == Sends::Copies).then(|| Resend::open(self.number)).transpose();
+        let forge = (manner.sends == Sends::Answers).then(Forge::open).transpose();
+        let raw = "opening a raw socket (CAP_NET_RAW is needed)";
+        let (again, forge) = (again.map_err(refused(raw))?, forge.map_err(refused(raw))?);
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|why| QueueError::Refused("making an eventfd", why.into()))?;
         let wake = Arc::new(wake);
@@ -263,8 +283,10 @@ impl Queue {
             queue: self,
             judge,
             again,
+            forge,
             in_turn: manner.in_turn,
             due: BinaryHeap::new(),
+            pass: Vec::new(),
             bytes: 0,
             arrivals: 0,
             passing: false,
@@ -334,14 +356,18 @@ struct Waiting {
     id: u32,
     bytes: u32,
     came: Duration,
+    answer: Option<Vec<Forged>>,
 }
 
 struct Holder {
     queue: Queue,
     judge: Judge,
     again: Option<Resend>,
+    forge: Option<Forge>,
     in_turn: bool,
     due: BinaryHeap<Reverse<Waiting>>,
+    /// Room for the numbers of those that go on at once.
+    pass: Vec<u32>,
     bytes: u64,
     arrivals: u64,
     passing: bool,
@@ -351,21 +377,25 @@ struct Holder {
 fn serve(mut holder: Holder, manner: Manner, orders: &Receiver<Order>, wake: &EventFd) {
     prompt();
     let mut batch = Batch::new(manner.shown as usize + BESIDES);
+    let mut more = false;
     loop {
-        let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
-        let heard = {
+        // Where more came than fit, nobody has to say that there is more.
+        if !more {
+            let until = holder.due.peek().map(|Reverse(next)| next.due.saturating_sub(since_boot()));
             let mut watched = [
                 PollFd::new(holder.queue.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(wake.as_fd(), PollFlags::POLLIN),
             ];
             let _ = ppoll(&mut watched, until.map(TimeSpec::from_duration), None);
-            watched[0].any().unwrap_or(true)
-        };
-        if heard {
-            holder.take(&mut batch);
+            more = watched[0].any().unwrap_or(true);
+            if watched[1].any().unwrap_or(true) {
+                let _ = wake.read();
+            }
+        }
+        if more {
+            more = holder.take(&mut batch) == BATCH;
         }
         holder.give_back(since_boot());
-        let _ = wake.read();
         for order in orders.try_iter() {
             match order {
                 Order::Pass(done) => {
@@ -399,22 +429,17 @@ impl Holder {
     fn take(&mut self, batch: &mut Batch) -> usize {
         let datagrams = batch.receive(&self.queue.socket);
         let now = since_boot();
-        let (mut pass, mut drop) = (Vec::new(), Vec::new());
+        let (mut pass, mut drop) = (std::mem::take(&mut self.pass), Vec::new());
         for datagram in datagrams {
             for message in messages(batch.datagram(datagram)) {
                 let Some(arrived) = arrived(message.kind, message.body) else { continue };
                 let fate = if self.passing { Fate::Pass } else { (self.judge)(&arrived.packet, now) };
                 match fate {
-                    Fate::Hold(due) if due > now => {
-                        self.arrivals += 1;
-                        self.bytes += u64::from(arrived.bytes);
-                        self.due.push(Reverse(Waiting {
-                            due,
-                            arrival: self.arrivals,
-                            id: arrived.id,
-                            bytes: arrived.bytes,
-                            came: now,
-                        }));
+                    Fate::Hold(due) if due > now => self.hold(&arrived, due, now, None),
+                    Fate::Answer(due, answer) if due > now => self.hold(&arrived, due, now, Some(answer)),
+                    Fate::Answer(_, answer) => {
+                        self.answer(&answer);
+                        drop.push(arrived.id);
                     }
                     Fate::Pass | Fate::Hold(_) => pass.push(arrived.id),
                     Fate::Drop => drop.push(arrived.id),
@@ -426,10 +451,29 @@ impl Holder {
                 }
             }
         }
-        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &pass, None);
         self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &drop, None);
+        if self.due.is_empty() {
+            self.pass_up_to(pass.last());
+        } else {
+            self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &pass, None);
+        }
+        pass.clear();
+        self.pass = pass;
         self.tally.dropped.fetch_add(drop.len() as u64, Ordering::Relaxed);
         batch.received
+    }
+
+    fn hold(&mut self, arrived: &Arrived<'_>, due: Duration, came: Duration, answer: Option<Vec<Forged>>) {
+        self.arrivals += 1;
+        self.bytes += u64::from(arrived.bytes);
+        let (arrival, id, bytes) = (self.arrivals, arrived.id, arrived.bytes);
+        self.due.push(Reverse(Waiting { due, arrival, id, bytes, came, answer }));
+    }
+
+    fn answer(&self, answer: &[Forged]) {
+        for packet in answer {
+            self.forge.iter().for_each(|forge| forge.send(packet));
+        }
     }
 
     /// The kernel has no verdict for that: a packet goes on, and a copy of it starts anew from here.
@@ -442,45 +486,71 @@ impl Holder {
         self.tally.doubled.fetch_add(u64::from(sent), Ordering::Relaxed);
     }
 
-    /// Gives back what is due by then, and what is too much to hold.
+    /// Gives back or answers what is due by then, and what is too much to hold.
     fn give_back(&mut self, by: Duration) {
-        let (mut ids, mut times, now) = (Vec::new(), Vec::new(), since_boot());
+        let (mut ids, mut answered, mut times, now) = (Vec::new(), Vec::new(), Vec::new(), since_boot());
         while let Some(Reverse(next)) = self.due.peek() {
             if next.due > by && self.bytes <= MOST_BYTES {
                 break;
             }
             let Some(Reverse(next)) = self.due.pop() else { break };
             self.bytes -= u64::from(next.bytes);
-            ids.push(next.id);
             times.push(now.saturating_sub(next.came));
-        }
-        match ids.as_slice() {
-            [] => return,
-            // The kernel numbers packets as they come: this gives back all up to the last one due.
-            [.., last] if self.in_turn => {
-                self.say(libc::NFQNL_MSG_VERDICT_BATCH, libc::NF_ACCEPT, &[*last], None);
+            match next.answer.filter(|_| !self.passing) {
+                Some(answer) => {
+                    self.answer(&answer);
+                    answered.push(next.id);
+                }
+                None => ids.push(next.id),
             }
-            ids => self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, ids, None),
         }
-        self.tally.add(times);
+        if times.is_empty() {
+            return;
+        }
+        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &answered, None);
+        self.tally.dropped.fetch_add(answered.len() as u64, Ordering::Relaxed);
+        if self.in_turn {
+            self.pass_up_to(ids.last());
+        } else {
+            self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &ids, None);
+        }
+        self.tally.add(&times);
+    }
+
+    /// Lets all go on that wait in the kernel up to one: it numbers packets as they come.
+    fn pass_up_to(&self, last: Option<&u32>) {
+        self.say(
+            libc::NFQNL_MSG_VERDICT_BATCH,
+            libc::NF_ACCEPT,
+            last.map_or(&[], std::slice::from_ref),
+            None,
+        );
     }
 
     /// Says what becomes of packets, and which bytes they go on with if not their own.
     fn say(&self, what: i32, verdict: i32, ids: &[u32], bytes: Option<&[u8]>) {
-        for some in ids.chunks(256) {
-            let mut verdicts = Messages::new();
+        if ids.is_empty() {
+            return;
+        }
+        let (kind, header) = self.queue.message(what);
+        let mut one = Messages::new();
+        // struct nfqnl_msg_verdict_hdr: the verdict, and the packet's number, which ends the message but for other bytes.
+        let verdict = (verdict as u32).to_be_bytes();
+        let own =
+            bytes.map_or_else(Attributes::new, |bytes| Attributes::new().bytes(libc::NFQA_PAYLOAD, bytes));
+        let attributes = own.bytes(libc::NFQA_VERDICT_HDR, &[verdict, [0; 4]].concat());
+        one.push(kind, 0, &header, &attributes);
+        let one = one.bytes();
+        let number = one.len() - 4;
+        let mut verdicts = Vec::with_capacity(one.len() * ids.len().min(AT_ONCE));
+        for some in ids.chunks(AT_ONCE) {
+            verdicts.clear();
             for id in some {
-                // struct nfqnl_msg_verdict_hdr
-                let verdict = [(verdict as u32).to_be_bytes(), id.to_be_bytes()].concat();
-                let (kind, header) = self.queue.message(what);
-                let mut attributes = Attributes::new().bytes(libc::NFQA_VERDICT_HDR, &verdict);
-                if let Some(bytes) = bytes {
-                    attributes = attributes.bytes(libc::NFQA_PAYLOAD, bytes);
-                }
-                verdicts.push(kind, 0, &header, &attributes);
+                verdicts.extend_from_slice(&one[..number]);
+                verdicts.extend_from_slice(&id.to_be_bytes());
             }
             // A packet that is gone meanwhile (its hook was removed) is an error nobody can mend.
-            let _ = self.queue.socket.send(verdicts.bytes());
+            let _ = self.queue.socket.send(&verdicts);
         }
     }
 }

@@ -182,7 +182,7 @@ impl Talk {
         if !delay.is_zero() {
             let held = self.moment.wait(delay).await;
             if !self.own && held >= delay {
-                self.plan.tally.held.add([held]);
+                self.plan.tally.held.add(&[held]);
             }
         }
         self.moment.live()
