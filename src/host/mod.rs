@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod cpu;
+pub mod datagram;
 pub mod folder;
 pub mod guarded;
 pub mod limit;
