@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod folder;
 pub mod guarded;
 pub mod limit;
+pub mod lookup;
 pub mod mark;
 pub mod memory;
 pub mod mounts;

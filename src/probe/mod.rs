@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value};
+use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -176,16 +176,6 @@ fn beginning(bytes: &[u8]) -> String {
         shown.push(if c.is_control() { '?' } else { c });
     }
     shown
-}
-
-/// Reads a value that is written as text, where the text may be wrong: what is wrong, and the remedy.
-fn read_text<T: Read>(
-    node: &Node,
-    mistakes: &mut Mistakes,
-    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
-) -> Option<T> {
-    let text = String::read(node, mistakes)?;
-    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
 }
 
 /// A string that is never printed.

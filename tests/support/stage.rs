@@ -154,6 +154,7 @@ impl Stage {
                     .to_owned(),
             ),
             "http" => of(&["status=503", "--to", "127.0.0.1:7000"]),
+            "dns" => of(&["names=db.example.com", "answer=nxdomain", "delay=20ms"]),
             other => panic!(
                 "the fault kind `{other}` has no scene, so nobody has seen that it leaves nothing when it is killed: \
                  add its line to `Stage::scene` in tests/support/stage.rs"
