@@ -13,6 +13,7 @@ pub mod mounts;
 pub mod names;
 pub mod netlink;
 pub mod network;
+pub mod ping;
 pub mod process;
 pub mod rights;
 pub mod socket;

@@ -8,8 +8,10 @@ mod certificates;
 mod dial;
 mod exec;
 mod expect;
+mod file;
 mod grpc;
 mod http;
+mod icmp;
 mod payload;
 mod postgres;
 mod redis;
@@ -368,6 +370,8 @@ kinds! {
     Postgres: postgres::Postgres, postgres::PostgresProber;
     Grpc: grpc::Grpc, grpc::GrpcProber;
     Udp: udp::Udp, udp::UdpProber;
+    Icmp: icmp::Icmp, icmp::IcmpProber;
+    File: file::File, file::FileProber;
 }
 
 impl AnyProbe {
@@ -390,7 +394,8 @@ impl AnyProbe {
         }
     }
 
-    /// The probe that an address on a command line means: `http://...`, `https://...`, `tcp://host:port`.
+    /// The probe that an address on a command line means: `http://...`, `https://...`, `tcp://host:port`,
+    /// `tls://host:port`, `icmp://host`.
     ///
     /// # Errors
     /// When it is none.
@@ -401,6 +406,7 @@ impl AnyProbe {
             Some((kind @ ("tcp" | "tls"), address)) => {
                 Self::from_toml(kind, &format!("address = {}", quoted(address)))
             }
+            Some(("icmp", host)) => Self::from_toml("icmp", &format!("host = {}", quoted(host))),
             _ => Self::from_toml("http", &format!("url = {}", quoted(url))),
         }
     }
@@ -431,6 +437,8 @@ mod tests {
     fn addresses_of_a_command_line_are_probes() {
         for (url, kind, looks_at) in [
             ("tcp://localhost:6379", "tcp", "localhost:6379"),
+            ("tls://localhost:443", "tls", "localhost:443"),
+            ("icmp://::1", "icmp", "::1"),
             ("http://localhost:8080/a?b=c", "http", "GET http://localhost:8080/a?b=c"),
             ("https://shop.example", "http", "GET https://shop.example/"),
         ] {
