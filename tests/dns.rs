@@ -567,6 +567,37 @@ for line in sys.stdin:
 }
 
 #[test]
+fn who_is_in_another_network_is_hit_there_and_nobody_here() {
+    let (Some(here), Some(there)) = (Place::new(SERVER), Place::new(SERVER)) else { return };
+    for place in [&here, &there] {
+        Server::begin(&place.net, &[SERVER]);
+    }
+    let file = here.world.folder.path().join("experiment.toml");
+    let pid = here.world.folder.path().join("pid");
+    let client = Owned::start(there.command("sleep").arg("600"));
+    std::fs::write(&pid, client.pid().to_string()).unwrap();
+    eventually("it is there", || there.net.others().iter().any(|line| line.contains("sleep 600")));
+    let text = format!(
+        "title = 'x'\n[fault.gone.dns]\nanswer = 'nxdomain'\nfrom = {{ pid_file = '{}' }}\nfor = '60s'\n",
+        pid.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = here.brownout(&["run", "--yes"]);
+    command.arg(&file).stdout(Stdio::null()).stderr(Stdio::piped());
+    let runner = Runner::begin(command);
+    // Our own look is made in that network.
+    assert!(runner.took_hold.contains("NXDOMAIN after"), "{}", runner.took_hold);
+    assert_ne!(there.net.prints("nft", &["list", "tables"]), "");
+    assert_eq!(here.net.prints("nft", &["list", "tables"]), "");
+    for place in [&here, &there] {
+        place.dig("db.example.com").is("NOERROR", RIGHT);
+    }
+    runner.kill();
+    eventually("no rule is left there", || there.net.prints("nft", &["list", "tables"]).is_empty());
+    here.world.nothing_left();
+}
+
+#[test]
 fn half_of_the_lookups_are_half_of_them_and_the_same_ones_for_the_same_seed() {
     let Some(place) = Place::new(SERVER) else { return };
     Server::begin(&place.net, &[SERVER]);

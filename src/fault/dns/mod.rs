@@ -34,10 +34,10 @@ use names::{Names, claims};
 crate::kind! {
     /// Answers lookups of names wrongly, late or not at all.
     ///
-    /// What is asked on port 53 over UDP or TCP is met where it leaves this host, comes in from another or passes
-    /// through, in our network namespace: also what goes to a resolver on this host, such as systemd-resolved on
-    /// 127.0.0.53. The name asked for is compared, in any case: who asks for an alias is told its target by the server in
-    /// one go, so name the alias. A search list makes several names of one: name the one that exists.
+    /// What is asked on port 53 over UDP or TCP is met where it leaves the network of whoever is named in `from`, else
+    /// ours, where it comes into it from another host, or passes through: also what goes to a resolver on this host, such as
+    /// systemd-resolved on 127.0.0.53. The name asked for is compared, in any case: who asks for an alias is told its target
+    /// by the server in one go, so name the alias. A search list makes several names of one: name the one that exists.
     ///
     /// `from` narrows to the lookups of some processes, or from some addresses; without it those of everybody are hit, our
     /// own probes' too. What a resolver asks on behalf of a process is the resolver's: a process that leaves its lookups to
