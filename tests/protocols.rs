@@ -754,7 +754,19 @@ fn records(question: &[u8]) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
-/// Name servers on one port, by datagrams and by connections: `half` of an answer, or what is `late` is given up there.
+/// Answers the question of a connection.
+async fn answer_one(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
+    let Ok(length) = stream.read_u16().await else { return };
+    let mut question = vec![0; usize::from(length)];
+    let _ = stream.read_exact(&mut question).await;
+    let answer = records(&question);
+    let _ = stream.write_u16(u16::try_from(answer.len()).unwrap()).await;
+    let half = question.windows(4).any(|part| part == b"half");
+    let _ = stream.write_all(&answer[..answer.len() / (1 + usize::from(half))]).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Name servers: by datagrams, by connections, which end in the middle of an answer about `half`, and over TLS.
 async fn name_servers(authority: &Authority) -> (SocketAddr, SocketAddr, u16) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let by_datagram = socket.local_addr().unwrap();
@@ -769,19 +781,9 @@ async fn name_servers(authority: &Authority) -> (SocketAddr, SocketAddr, u16) {
             socket.send_to(&answer, from).await.unwrap();
         }
     });
-    async fn serve(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
-        let Ok(length) = stream.read_u16().await else { return };
-        let mut question = vec![0; usize::from(length)];
-        let _ = stream.read_exact(&mut question).await;
-        let answer = records(&question);
-        let _ = stream.write_u16(u16::try_from(answer.len()).unwrap()).await;
-        let half = question.windows(4).any(|part| part == b"half");
-        let _ = stream.write_all(&answer[..answer.len() / (1 + usize::from(half))]).await;
-        let _ = stream.shutdown().await;
-    }
-    let by_stream = server(|mut stream, _| async move { serve(&mut stream).await }).await;
+    let by_stream = server(|mut stream, _| async move { answer_one(&mut stream).await }).await;
     let acceptor = authority.acceptor("localhost", 4000);
-    let secured = tls_server(acceptor, |mut stream| async move { serve(&mut stream).await }).await;
+    let secured = tls_server(acceptor, |mut stream| async move { answer_one(&mut stream).await }).await;
     (by_datagram, by_stream, secured)
 }
 
