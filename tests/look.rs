@@ -10,7 +10,7 @@ use std::process::Output;
 use serde_json::Value;
 use support::{World, brownout, said};
 
-/// A web server that answers by the path: `/good`, anything else is 503 with a reason.
+/// A web server that answers by the path: `/good`, `/metrics` with a figure, anything else is 503 with a reason.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -22,6 +22,8 @@ fn server() -> SocketAddr {
                     while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
                     let (status, body) = if first.contains(" /good ") {
                         ("200 OK", "fine")
+                    } else if first.contains(" /metrics ") {
+                        ("200 OK", "jobs 7\n")
                     } else {
                         ("503 Broken", "no database")
                     };
@@ -83,6 +85,14 @@ fn programs_get_an_object_and_prometheus_its_metrics() {
         assert!(metrics.lines().any(|told| told == line), "{line}: {metrics}");
     }
     assert!(metrics.contains("probe_http_duration_seconds{phase=\"processing\"} 0."), "{metrics}");
+    assert!(!metrics.contains("probe_figure"), "{metrics}");
+
+    let file = format!(
+        "[probe.jobs.metric]\nurl = 'http://{at}/metrics'\nname = 'jobs'\nrate = '20/s'\nexpect = {{ below = 7 }}\n"
+    );
+    std::fs::write(world.folder.path().join("jobs.toml"), file).unwrap();
+    let metrics = out(&probe(&world, &["jobs.toml", "--format", "prometheus"]));
+    assert!(metrics.contains("probe_success 0\n") && metrics.contains("\nprobe_figure 7\n"), "{metrics}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("icmp", "host = '255.255.255.255'".to_owned()),
         ("file", "path = '/no/such/file'".to_owned()),
         ("dns", format!("address = '{address}'\nname = 'a'\nprotocol = 'tcp'")),
+        ("metric", format!("url = 'http://{address}/metrics'\nname = 'up'")),
     ]
 }
 

@@ -851,3 +851,61 @@ async fn what_is_no_answer_of_a_name_server_is_not_heard_or_told() {
     let told = bad(format!("connection refused by {nobody}"));
     assert_eq!(seen(&prober("dns", &format!("address = '{nobody}'\nname = 'db'"))).await, told);
 }
+
+// --------------------------------------------------------------------------------------------- metric
+
+/// A server that answers every request with this status and body, and says that the body is so much longer.
+async fn page(status: &'static str, body: &'static str, lacks: usize) -> SocketAddr {
+    server(move |mut stream, _| async move {
+        while !line(&mut stream).await.is_empty() {}
+        let length = body.len() + lacks;
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_figure_of_a_page_is_judged_by_its_name_and_labels() {
+    let metrics = "# HELP jobs Jobs.\n# TYPE jobs gauge\njobs{queue=\"mail\",of=\"a\"} 3\njobs{queue=\"mail\",of=\"b\"} 4 1700000000000\n\
+        jobs{queue=\"print\"} 1e3\njobs_total 9\nlag NaN\nodd{a} 1\nfree +Inf\n";
+    let right = page("200 OK", metrics, 0).await;
+    for (more, wanted) in [
+        ("name = 'jobs_total'", GOOD),
+        ("name = 'jobs_total'\nexpect = { above = 8, below = 10 }", GOOD),
+        ("name = 'jobs'\nlabels = { queue = 'print' }\nexpect = { above = 999 }", GOOD),
+        (
+            "name = 'jobs'\nlabels = { queue = 'mail' }\nseveral = 'sum'\nexpect = { above = 6, below = 8 }",
+            GOOD,
+        ),
+        ("name = 'jobs'\nseveral = 'greatest'\nexpect = { above = 999 }", GOOD),
+        ("name = 'jobs'\nseveral = 'least'\nexpect = { below = 4 }", GOOD),
+        ("name = 'free'\nexpect = { above = '1GiB' }", GOOD),
+        ("name = 'jobs_total'\nexpect = { below = 9 }", bad("jobs_total is not below 9")),
+        ("name = 'lag'\nexpect = { below = 9 }", bad("lag is not below 9")),
+        ("name = 'job'", bad("there is no job with these labels")),
+        ("name = 'jobs'\nlabels = { queue = 'fax' }", bad("there is no jobs with these labels")),
+        ("name = 'jobs'", bad("there is more than one jobs with these labels: narrow it, or say `several`")),
+        ("name = 'odd'", bad("the page is not Prometheus's text: `odd{a} 1`")),
+    ] {
+        let outcome = seen(&prober("metric", &format!("url = 'http://{right}/metrics'\n{more}"))).await;
+        assert_eq!(outcome, wanted, "{more}");
+    }
+    let text = |at: SocketAddr| format!("url = 'http://{at}/'\nname = 'jobs_total'");
+    let (outcome, facts) = told(std::path::Path::new("/"), "metric", &text(right)).await;
+    assert_eq!((outcome, facts.last().unwrap().1.as_str()), (GOOD, "jobs_total is 9"));
+    let sick = page("503 Service Unavailable", metrics, 0).await;
+    assert_eq!(seen(&prober("metric", &text(sick))).await, bad("status 503, expected 2xx"));
+    let half = page("200 OK", metrics, 1).await;
+    assert_eq!(
+        seen(&prober("metric", &text(half))).await,
+        bad(format!("{half} closed the connection in the middle of the answer"))
+    );
+    let empty = page("200 OK", "", 0).await;
+    assert_eq!(seen(&prober("metric", &text(empty))).await, bad("there is no jobs_total with these labels"));
+    let silent = server(|mut stream, _| async move { while stream.read_u8().await.is_ok() {} }).await;
+    let never =
+        look_once(0, &prober("metric", &text(silent)), &Clock::start(), Duration::from_millis(300)).await;
+    assert_eq!(never.sample.why.as_deref(), Some("no answer within 300 ms"));
+}

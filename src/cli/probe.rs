@@ -379,6 +379,9 @@ fn metrics(look: &Look) -> String {
         let help = "Bytes of the body";
         metric("probe_http_uncompressed_body_length", help, &[("", bytes)]);
     }
+    if let Some(seen) = figure("figure") {
+        metric("probe_figure", "The figure that was judged", &[("", seen)]);
+    }
     let expiries = look.facts.iter().filter(|fact| fact.name == "certificate").filter_map(|fact| fact.figure);
     if let Some(earliest) = expiries.reduce(f64::min) {
         metric(

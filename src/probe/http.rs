@@ -1,5 +1,6 @@
 //! `http`: does a server answer as it should?
 
+mod access;
 mod expect;
 mod request;
 mod wire;
@@ -19,8 +20,10 @@ use super::security::{Security, Tls};
 use super::stream::Stream;
 use super::{Miss, Probe, Prober, Secret, Setting, Trace, beginning, read_file, secret, timed};
 use crate::host::names::Names;
+pub(super) use access::{Access, Page};
 use expect::Expect;
-use request::{Basic, Headers, Reuse, Url, Verb, base64};
+pub(super) use request::Url;
+use request::{Basic, Headers, Reuse, Verb, base64};
 use wire::Wire;
 
 /// A longer body is a miss, whatever is expected.
@@ -82,6 +85,8 @@ pub struct HttpProber {
     tls: Option<Tls>,
     names: Names,
     idle: Mutex<VecDeque<(Instant, Wire)>>,
+    /// So much of a body is kept.
+    keeps: usize,
 }
 
 impl Probe for Http {
@@ -143,6 +148,7 @@ expect = { status = "2xx", json = { "$.ok" = true } }
             tls,
             names: Names::default(),
             idle: Mutex::default(),
+            keeps: if self.expect.content().any() { KEPT } else { 0 },
         })
     }
 
@@ -172,6 +178,13 @@ impl Http {
 
 impl Prober for HttpProber {
     async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
+        self.read(trace).await.map(drop)
+    }
+}
+
+impl HttpProber {
+    /// One look; what was kept of the body.
+    async fn read(&self, trace: &mut Trace) -> Result<Vec<u8>, Miss> {
         if let Some(mut wire) = self.kept().await {
             let before = wire.received();
             match self.ask(&mut wire, trace).await {
@@ -184,9 +197,7 @@ impl Prober for HttpProber {
         let answer = self.ask(&mut wire, trace).await?;
         self.judge(wire, answer, trace).await
     }
-}
 
-impl HttpProber {
     async fn connect(&self, trace: &mut Trace) -> Result<Wire, Miss> {
         let dialled = self.url.address.dial(&self.names, trace).await?;
         let peer = dialled.peer;
@@ -210,7 +221,7 @@ impl HttpProber {
         mut wire: Wire,
         answer: hyper::Response<Incoming>,
         trace: &mut Trace,
-    ) -> Result<(), Miss> {
+    ) -> Result<Vec<u8>, Miss> {
         let (head, mut body) = answer.into_parts();
         // The first thing wrong is told, but the connection is kept only when the body has been read.
         trace.measure("status", head.status.as_u16(), || format!("{:?} {}", head.version, head.status));
@@ -220,7 +231,7 @@ impl HttpProber {
             }
         }
         let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
-        let reads = wrong.is_none() && self.expect.content().any();
+        let keeps = if wrong.is_none() { self.keeps } else { 0 };
         let (begun, mut kept, mut length) = (Instant::now(), Vec::new(), 0);
         loop {
             let part = match wire.part(&mut body).await {
@@ -232,19 +243,17 @@ impl HttpProber {
             if length > LONGEST {
                 return Err(Miss::new(wrong.unwrap_or_else(|| "the body is longer than 16 MiB".to_owned())));
             }
-            if reads {
-                kept.extend_from_slice(&part[..part.len().min(KEPT - kept.len())]);
-            }
+            kept.extend_from_slice(&part[..part.len().min(keeps - kept.len())]);
         }
         trace.transfer = Some(begun.elapsed());
         trace.measure("body", length as f64, || crate::base::Bytes(length as u64).to_string());
         if self.reuse == Reuse::KeepAlive && wire.is_idle().await {
             self.keep(wire);
         }
-        if reads {
+        if wrong.is_none() {
             wrong = self.expect.content().wrong("the body", &kept, length <= KEPT);
         }
-        wrong.map_or(Ok(()), |why| Err(Miss::new(why)))
+        wrong.map_or(Ok(kept), |why| Err(Miss::new(why)))
     }
 
     /// The connection used last that is still open.

@@ -9,10 +9,12 @@ mod dial;
 mod dns;
 mod exec;
 mod expect;
+mod figure;
 mod file;
 mod grpc;
 mod http;
 mod icmp;
+mod metric;
 mod payload;
 mod postgres;
 mod redis;
@@ -374,6 +376,7 @@ kinds! {
     Icmp: icmp::Icmp, icmp::IcmpProber;
     File: file::File, file::FileProber;
     Dns: dns::Dns, dns::DnsProber;
+    Metric: metric::Metric, metric::MetricProber;
 }
 
 impl AnyProbe {

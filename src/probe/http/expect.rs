@@ -80,6 +80,12 @@ fn headers(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<(HeaderName, Patt
 }
 
 impl Expect {
+    /// One of these statuses, and anything else.
+    pub(super) fn statuses(words: &[&str]) -> Self {
+        let status = words.iter().filter_map(|word| Statuses::parse(word)).collect();
+        Self { status, header: Vec::new(), body: None, body_regex: None, json: Paths::default() }
+    }
+
     /// What the body must hold.
     pub(super) fn content(&self) -> Content<'_> {
         Content { contains: self.body.as_deref(), regex: self.body_regex.as_ref(), json: &self.json }
