@@ -12,7 +12,8 @@ use std::time::Instant;
 use support::{MachineState, Mounted, Netns, Owned, World, eventually, said, skip, small_disk, tracer};
 
 /// Servers that the library starts, each by a name under which it is looked for.
-const SERVERS: &[&str] = &["nginx", "redis-server", "redis-cli", "haproxy", "psql", "python3"];
+const SERVERS: &[&str] =
+    &["nginx", "redis-server", "redis-cli", "haproxy", "psql", "python3", "dnsmasq", "dig"];
 
 fn files(folder: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -62,6 +62,8 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("postgres", format!("address = '{address}'")),
         ("grpc", format!("address = '{address}'")),
         ("udp", format!("address = '{address}'\nsend = 'x'")),
+        ("icmp", "host = '255.255.255.255'".to_owned()),
+        ("file", "path = '/no/such/file'".to_owned()),
     ]
 }
 
@@ -101,7 +103,9 @@ async fn a_look_that_is_dropped_leaves_no_connection() {
         }
     })
     .await;
-    for (kind, text) in samples(silent).into_iter().filter(|(kind, _)| !["exec", "udp"].contains(kind)) {
+    for (kind, text) in
+        samples(silent).into_iter().filter(|(kind, _)| !["exec", "udp", "icmp", "file"].contains(kind))
+    {
         let prober = prober(kind, &text);
         tokio::select! {
             outcome = seen(&prober) => panic!("{kind}: {outcome:?}"),

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
 
 mod looking;
+mod support;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -589,4 +591,135 @@ async fn a_datagram_is_answered_wrongly_by_another_or_never() {
     let nobody = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let nobody = format!("address = '{nobody}'\nsend = 'x'");
     assert!(seen(&prober("udp", &nobody)).await.1.starts_with("connection refused by "));
+}
+
+// ----------------------------------------------------------------------------------------------- icmp
+
+/// A network of two hosts: the second is 10.9.0.2, and the way to 198.51.100.0/24; 203.0.113.0/24 it cannot reach.
+fn two_hosts() -> Option<(support::Netns, support::Netns)> {
+    let (one, two) = (support::Netns::new()?, support::Netns::new()?);
+    let run = |net: &support::Netns, script: &str| {
+        let done = net.command("sh").args(["-c", script]).output().unwrap();
+        assert!(done.status.success(), "{script}: {}", support::said(&done));
+    };
+    let holder = two.holder();
+    run(
+        &one,
+        &format!(
+            "set -e; ip link add cable type veth peer name cable netns {holder}; ip addr add 10.9.0.1/24 dev cable
+            ip addr add fd09::1/64 dev cable nodad; ip link set cable up
+            ip route add 198.51.100.0/24 via 10.9.0.2; ip route add 203.0.113.0/24 via 10.9.0.2"
+        ),
+    );
+    run(
+        &two,
+        "set -e; ip addr add 10.9.0.2/24 dev cable; ip addr add fd09::2/64 dev cable nodad; ip link set cable up
+        echo 1 >/proc/sys/net/ipv4/ip_forward; ip route add 198.51.100.0/24 dev lo; ip route add unreachable 203.0.113.0/24",
+    );
+    Some((one, two))
+}
+
+/// Does something on a network with a runtime of its own.
+fn on<T: Send>(net: &support::Netns, work: impl Future<Output = T> + Send) -> T {
+    net.within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work)
+    })
+}
+
+#[test]
+fn a_host_is_asked_with_and_without_rights_and_who_stops_the_request_is_told() {
+    let Some((one, _two)) = two_hosts() else { return };
+    let asked = |text: &str| on(&one, told(std::path::Path::new("/"), "icmp", text));
+    let ways = [("1 0", "raw"), ("0 2147483647", "ping")];
+    for (groups, socket) in ways {
+        one.prints("sh", &["-c", &format!("echo '{groups}' >/proc/sys/net/ipv4/ping_group_range")]);
+        for (text, wanted) in [
+            ("host = '10.9.0.2'", GOOD),
+            ("host = '127.0.0.1'", GOOD),
+            ("host = 'localhost'\nsize = '0B'", GOOD),
+            ("host = '10.9.0.2'\nsize = '65507B'", GOOD),
+            ("host = 'fd09::2'\nsize = '4KiB'\nttl = 3", GOOD),
+            ("host = '198.51.100.7'\nttl = 1", bad("198.51.100.7: its time to live is over, says 10.9.0.2")),
+            ("host = '203.0.113.7'", bad("203.0.113.7: the host cannot be reached, says 10.9.0.2")),
+            ("host = '192.0.2.7'", bad("192.0.2.7: Network is unreachable (os error 101)")),
+        ] {
+            let (outcome, facts) = asked(text);
+            assert_eq!(outcome, wanted, "{socket} {text}");
+            let used = facts.iter().find(|(name, _)| name == "socket").map(|(_, said)| said.as_str());
+            assert!(used == Some(socket) || text.contains("192.0.2.7"), "{text}: {used:?}");
+        }
+    }
+    let many = on(&one, async {
+        let prober = prober("icmp", "host = '10.9.0.2'");
+        let mut outcomes = Vec::new();
+        for _ in 0..50 {
+            outcomes.push(seen(&prober).await);
+        }
+        outcomes
+    });
+    assert!(many.iter().all(|outcome| *outcome == GOOD), "{many:?}");
+}
+
+#[test]
+fn a_host_that_is_silent_is_bad_at_the_deadline_and_a_port_that_is_shut_is_told_from_afar() {
+    let Some((one, two)) = two_hosts() else { return };
+    let shut = on(&one, async { seen(&prober("udp", "address = '10.9.0.2:9'\nsend = 'x'")).await });
+    assert_eq!(shut, bad("connection refused by 10.9.0.2:9"));
+    two.prints("sh", &["-c", "echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"]);
+    let look = on(&one, async {
+        let prober = prober("icmp", "host = '10.9.0.2'");
+        look_once(0, &prober, &Clock::start(), Duration::from_millis(300)).await
+    });
+    assert_eq!(look.sample.why.as_deref(), Some("no answer within 300 ms"));
+    assert!(look.phases.first_byte.is_some());
+}
+
+// ----------------------------------------------------------------------------------------------- file
+
+#[tokio::test]
+async fn a_file_is_judged_by_its_age_its_size_and_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump");
+    std::fs::write(&path, "{\"rows\": 7}").unwrap();
+    let old = std::time::Duration::from_hours(48);
+    let changed = std::fs::metadata(&path).unwrap().modified().unwrap() - old;
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+    std::fs::write(folder.path().join("new"), "").unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (text, wanted) in [
+        ("path = 'dump'", GOOD),
+        ("path = 'dump'\nexpect = { younger_than = '3d', older_than = '1d', larger_than = '1B' }", GOOD),
+        ("path = 'dump'\nexpect = { json = { '$.rows' = 7 }, regex = '^.\"rows' }", GOOD),
+        ("path = 'no'\nexpect = { absent = true }", GOOD),
+        ("path = 'pipe'", GOOD),
+        ("path = '.'", GOOD),
+        ("path = 'no'", bad("HERE/no is not there")),
+        ("path = 'dump'\nexpect = { absent = true }", bad("HERE/dump is there")),
+        ("path = 'dump'\nexpect = { younger_than = '1d' }", bad("HERE/dump is older than 1 d")),
+        ("path = 'new'\nexpect = { older_than = '1d' }", bad("HERE/new is younger than 1 d")),
+        ("path = 'new'\nexpect = { larger_than = '0B' }", bad("HERE/new is not larger than 0 B")),
+        ("path = 'dump'\nexpect = { smaller_than = '11B' }", bad("HERE/dump is not smaller than 11 B")),
+        (
+            "path = 'dump'\nexpect = { contains = 'x' }",
+            bad("HERE/dump does not contain `x`; it begins `{\"rows\": 7}`"),
+        ),
+        ("path = 'dump'\nexpect = { json = { '$.rows' = 8 } }", bad("`$.rows` is `7`, expected `8`")),
+        (
+            "path = 'pipe'\nexpect = { contains = 'x' }",
+            bad("HERE/pipe: it is no regular file, so its content is not read"),
+        ),
+    ] {
+        let ((outcome, why), facts) = told(folder.path(), "file", text).await;
+        let here = folder.path().display().to_string();
+        assert_eq!((outcome, why.replace(&here, "HERE")), wanted, "{text}");
+        let names: Vec<&str> = facts.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(
+            names == ["size", "age"]
+                || text.contains("'no'")
+                || text.contains("absent")
+                || text.contains("pipe")
+        );
+    }
 }

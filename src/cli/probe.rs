@@ -18,7 +18,7 @@ use crate::slo::{Outcome, Tally};
 
 #[derive(clap::Args)]
 pub(super) struct Probe {
-    /// What to look at: `http://...`, `https://...`, `tcp://host:port`, `tls://host:port`, or a file with probes
+    /// What to look at: `http://...`, `https://...`, `tcp://host:port`, `tls://host:port`, `icmp://host`, or a file with probes
     what: String,
     /// Of a file, only this probe; all of them when absent
     name: Option<String>,

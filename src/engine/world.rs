@@ -83,14 +83,15 @@ impl World {
             return Err(refuse(why, "pick fewer, or raise it"));
         }
         let from = find(&fault.from, &format!("{decision}.from"))?;
+        // It is met where those are whose traffic it is, else where the target is.
+        let place = |found: &Found| found.network().map_err(|NotFound { why, remedy }| refuse(why, &remedy));
         let mut network = None;
+        if matches!(fault.harm.aim(), Aim::Traffic | Aim::Lookups) {
+            network = from.as_ref().map(place).transpose()?.flatten();
+        }
         if let (Some(asked), Some(found)) = (&fault.target, &target)
             && fault.harm.aim() == Aim::Traffic
         {
-            // It is met where those are whose traffic it is, else where the target is.
-            let place =
-                |found: &Found| found.network().map_err(|NotFound { why, remedy }| refuse(why, &remedy));
-            network = from.as_ref().map(&place).transpose()?.flatten();
             if network.is_none() {
                 network = place(found)?;
             }

@@ -245,7 +245,7 @@ crate::kind! {
         target: Placed<Aimed> = optional,
         /// For traffic: where it goes. A process, unit, container or `netns` in a network of its own is met in that.
         to: Placed<Aimed> = optional,
-        /// For traffic and files: only what comes from here. Traffic is met in the network of whoever is named here, and
+        /// For traffic, lookups and files: only what comes from here. Traffic is met in the network of whoever is named here, and
         /// what `to` names then stands for its addresses.
         from: Placed<Aimed> = optional,
     }
@@ -490,7 +490,7 @@ pub(super) fn timing_fields(kind: &str) -> Vec<FieldDoc> {
     fields.retain(|field| match field.name {
         "target" => targeted,
         "to" => aim == Aim::Traffic,
-        "from" => matches!(aim, Aim::Traffic | Aim::Files),
+        "from" => matches!(aim, Aim::Traffic | Aim::Files | Aim::Lookups),
         _ => true,
     });
     for field in &mut fields {

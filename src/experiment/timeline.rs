@@ -277,6 +277,7 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         Kind::Process | Kind::Group | Kind::Unit | Kind::Container | Kind::Place => &["target"],
         Kind::Files => &["target", "from"],
         Kind::Traffic => &["to", "from"],
+        Kind::Lookups => &["from"],
         Kind::Nothing => &[],
     };
     for (word, value) in said {
@@ -299,10 +300,12 @@ fn whom(harm: &mut Harm, timing: &Timing, file: &File, names: &Names<'_>, mistak
         }
         Kind::Traffic => (read(&timing.to, harm.aim), read(&timing.from, harm.aim)),
         Kind::Files => (read(&timing.target, Kind::Place), read(&timing.from, Kind::Process)),
+        Kind::Lookups => (None, read(&timing.from, harm.aim)),
         Kind::Nothing => (None, None),
     };
     (harm.target, harm.from) = (target, from);
     if let Some(first) = taken.first()
+        && harm.aim != Kind::Lookups
         && said.iter().all(|(word, value)| word != first || value.is_none())
     {
         let example = match harm.aim {
@@ -337,6 +340,9 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
         {
             (true, "name it by unit, cgroup or service; `pause` holds single processes still")
         }
+        Kind::Lookups if place => {
+            (true, "say the process that looks names up, or the address it does so from")
+        }
         Kind::Traffic if place => (true, "say address, port, or the process whose sockets are meant"),
         Kind::Container if !matches!(selector, Selector::Container(_)) => {
             (true, "such as { container = \"web\" }")
@@ -351,6 +357,7 @@ fn fits(names_a: Kind, fault: &str, aim: &Aim, mistakes: &mut Mistakes) -> bool 
             Kind::Unit => "a unit of systemd",
             Kind::Container => "containers",
             Kind::Traffic => "traffic",
+            Kind::Lookups => "lookups",
             Kind::Place | Kind::Files | Kind::Nothing => "a directory",
         };
         mistakes.error(
@@ -423,6 +430,15 @@ pub(super) fn judge(harms: &[Harm], file: &File, mistakes: &mut Mistakes) -> Len
                 && b < a.saturating_add(earlier.span().max(instant));
             if root == other && together {
                 overlap(earlier, later, mistakes);
+                let first_of = |n: usize| file.fault.0.get(n)?.1.as_ref()?.harms.as_ref()?.first();
+                if let Some(what) = first_of(first).and_then(|one| one.clash(first_of(second)?)) {
+                    clash(
+                        earlier,
+                        later,
+                        format!("`{}` and `{}` both {what} at one time", earlier.name, later.name),
+                        mistakes,
+                    );
+                }
             }
         }
     }
@@ -489,17 +505,11 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
     if earlier.kind == later.kind && later.lasting && from {
         let what =
             format!("`{}` and `{}` both do `{}` to {who} at one time", earlier.name, later.name, later.kind);
-        let remedy = format!("let one begin after the other: `at = \"{}.end\"`", earlier.name);
         if surely(one) && surely(two) {
-            mistakes.clash(
-                later.place,
-                what,
-                remedy,
-                earlier.place,
-                format!("`{}` stands here", earlier.name),
-            );
+            clash(earlier, later, what, mistakes);
         } else {
-            mistakes.warn(later.place, format!("{what}, and may draw the same process"), remedy);
+            let what = format!("{what}, and may draw the same process");
+            mistakes.warn(later.place, what, one_after_the_other(earlier));
         }
     } else if earlier.kind != later.kind && later.aim.is_processes() && earlier.aim.is_processes() {
         mistakes.warn(
@@ -508,9 +518,18 @@ fn overlap(earlier: &Harm, later: &Harm, mistakes: &mut Mistakes) {
                 "`{}` and `{}` hurt {who} at one time: what either did cannot be told apart",
                 earlier.name, later.name
             ),
-            format!("let one begin after the other: `at = \"{}.end\"`", earlier.name),
+            one_after_the_other(earlier),
         );
     }
+}
+
+fn clash(earlier: &Harm, later: &Harm, what: String, mistakes: &mut Mistakes) {
+    let here = format!("`{}` stands here", earlier.name);
+    mistakes.clash(later.place, what, one_after_the_other(earlier), earlier.place, here);
+}
+
+fn one_after_the_other(earlier: &Harm) -> String {
+    format!("let one begin after the other: `at = \"{}.end\"`", earlier.name)
 }
 
 /// Whether the limits of the blast radius bound what the faults may touch.

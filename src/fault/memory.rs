@@ -91,9 +91,12 @@ for   = "30s"
         else {
             return Effect::Mismatch("the process that held the memory was killed".to_owned());
         };
-        let now = available().map_or_else(|_| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
+        let fell = available().map_or_else(
+            |_| "is unknown".to_owned(),
+            |now| format!("fell by {}", Bytes(owed.available_before.saturating_sub(now))),
+        );
         let figures = format!(
-            "asked {}, holds {}{}; available fell from {} to {now}",
+            "asked {}, holds {}{}; what is available {fell} from {}",
             Bytes(owed.bytes),
             Bytes(resident),
             if balloon.is_locked() { "" } else { ", which may be swapped out" },

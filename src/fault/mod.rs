@@ -12,6 +12,7 @@ mod disk_error;
 mod disk_fill;
 mod disk_readonly;
 mod disk_slow;
+mod dns;
 mod duplicate;
 mod exec;
 mod fds;
@@ -265,6 +266,8 @@ pub enum Aim {
     Container,
     /// Traffic: `to`, and optionally `from`.
     Traffic,
+    /// Lookups of names: optionally `from`, whose.
+    Lookups,
     /// A directory: `target = { path = ... }`.
     Place,
     /// What is done to files: `target = { path = ... }`, and optionally `from`, by whom.
@@ -309,6 +312,11 @@ trait Fault {
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
         Ok(())
+    }
+    /// What this one and another of its kind would both do to the same, if they were live at one time, so that one of them
+    /// did nothing. For kinds whose fields say what they hurt.
+    fn clash(&self, _: &Self) -> Option<String> {
+        None
     }
     /// Looks, touches nothing; says what undoing will need.
     async fn survey(&self, site: &Site) -> Result<Self::Owed, Refusal>;
@@ -508,6 +516,15 @@ macro_rules! kinds {
                 match self { $(Self::$variant(fault) => fault.check(),)* }
             }
 
+            /// What this one and another would both do to the same, though only one of them can.
+            #[must_use]
+            pub fn clash(&self, other: &Self) -> Option<String> {
+                match (self, other) {
+                    $((Self::$variant(one), Self::$variant(other)) => one.clash(other),)*
+                    _ => None,
+                }
+            }
+
             /// The harm in a sentence.
             #[must_use]
             pub fn harm(&self, site: &Site) -> String {
@@ -624,6 +641,7 @@ kinds! {
     Reorder: reorder::Reorder, traffic::Queued;
     Reset: reset::Reset, reset::Cut;
     Http: http::Http, http::Intercepted;
+    Dns: dns::Dns, dns::Misled;
     Bandwidth: bandwidth::Bandwidth, traffic::Queued;
     + records {
         Service: crate::hands::service::Started;

@@ -227,6 +227,36 @@ pub fn word<T: Copy>(node: &Node, mistakes: &mut Mistakes, words: &[(&str, T)]) 
     None
 }
 
+/// Reads a value that is written as text, where the text may be wrong: what is wrong, and the remedy.
+pub fn read_text<T, R: Into<String>>(
+    node: &Node,
+    mistakes: &mut Mistakes,
+    parse: impl FnOnce(&str) -> Result<T, (String, R)>,
+) -> Option<T> {
+    let text = String::read(node, mistakes)?;
+    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
+}
+
+/// Reads one value, or a list of them that is not empty.
+pub fn some<T: Read>(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<T>> {
+    let nodes = match &node.value {
+        Value::Array(nodes) => nodes.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    if nodes.is_empty() {
+        mistakes.error(node.place, "the list is empty", "leave it out, or name some");
+    }
+    // Each is read, so that all mistakes are told.
+    let read: Vec<Option<T>> = nodes.iter().map(|one| T::read(one, mistakes)).collect();
+    read.into_iter().collect::<Option<Vec<_>>>().filter(|read| !read.is_empty())
+}
+
+/// The schema of what [`some`] reads.
+#[must_use]
+pub fn some_schema<T: Read>() -> Json {
+    json!({"anyOf": [T::schema(), {"type": "array", "items": T::schema(), "minItems": 1}]})
+}
+
 /// `a` or `an`, whichever stands before a word.
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }

@@ -9,7 +9,10 @@ mod kind;
 mod mistake;
 mod node;
 
-pub use fields::{FieldDoc, Fields, Placed, Read, nearest, object_schema, paragraphs, plain, word};
+pub use fields::{
+    FieldDoc, Fields, Placed, Read, nearest, object_schema, paragraphs, plain, read_text, some, some_schema,
+    word,
+};
 pub use mistake::{Mistake, Mistakes};
 pub use node::{Key, Node, Place, Sources, Value};
 

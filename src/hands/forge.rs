@@ -158,7 +158,7 @@ fn clocks(mut options: &[u8]) -> Option<[[u8; 4]; 2]> {
 }
 
 /// A packet ready to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forged {
     to: IpAddr,
     bytes: Vec<u8>,

@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
+use super::forge::{Forge, Forged};
 use super::resend::Resend;
 use super::rules::Hook;
 use crate::base::clock::since_boot;
@@ -79,6 +80,9 @@ pub enum Fate {
     Twice,
     /// Instead of it these bytes go on, IP header included, with whatever checksums they have.
     Replace(Vec<u8>),
+    /// Then it goes no further, and these are sent; when all is let pass before, it goes on as it is. Needs
+    /// [`Manner::answers`].
+    Answer(Duration, Vec<Forged>),
 }
 
 /// Decides what becomes of a packet that came now.
@@ -90,7 +94,15 @@ pub struct Manner {
     bulk: bool,
     shown: u32,
     in_turn: bool,
-    twice: bool,
+    sends: Sends,
+}
+
+/// What is sent besides verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    Nothing,
+    Copies,
+    Answers,
 }
 
 impl Manner {
@@ -98,13 +110,13 @@ impl Manner {
     /// only, due in the order in which they came, which lets many go with one word.
     #[must_use]
     pub fn bulk(in_turn: bool) -> Self {
-        Self { bulk: true, shown: SHOWN, in_turn, twice: false }
+        Self { bulk: true, shown: SHOWN, in_turn, sends: Sends::Nothing }
     }
 
     /// The headers of every packet, cut up as it goes over the wire.
     #[must_use]
     pub fn each() -> Self {
-        Self { bulk: false, shown: SHOWN, in_turn: false, twice: false }
+        Self { bulk: false, ..Self::bulk(false) }
     }
 
     /// Every packet whole, its checksums finished.
@@ -116,13 +128,19 @@ impl Manner {
     /// Every packet whole, so that it can go on twice.
     #[must_use]
     pub fn twice() -> Self {
-        Self { twice: true, ..Self::whole() }
+        Self { sends: Sends::Copies, ..Self::whole() }
+    }
+
+    /// Every packet whole, so that it can be answered.
+    #[must_use]
+    pub fn answers() -> Self {
+        Self { sends: Sends::Answers, ..Self::whole() }
     }
 
     /// Whether copies are sent, which the rules must let pass.
     #[must_use]
     pub fn resends(self) -> bool {
-        self.twice
+        self.sends == Sends::Copies
     }
 }
 
@@ -252,8 +270,10 @@ impl Queue {
     pub fn serve(self, judge: Judge, manner: Manner) -> Result<Holding, QueueError> {
         let refused = |doing| move |why: io::Error| QueueError::Refused(doing, why);
         self.show(manner).map_err(refused("setting it up"))?;
-        let again = if manner.twice { Some(Resend::open(self.number)) } else { None };
-        let again = again.transpose().map_err(refused("opening a raw socket (CAP_NET_RAW is needed)"))?;
+        let again = (manner.sends == Sends::Copies).then(|| Resend::open(self.number)).transpose();
+        let forge = (manner.sends == Sends::Answers).then(Forge::open).transpose();
+        let raw = "opening a raw socket (CAP_NET_RAW is needed)";
+        let (again, forge) = (again.map_err(refused(raw))?, forge.map_err(refused(raw))?);
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|why| QueueError::Refused("making an eventfd", why.into()))?;
         let wake = Arc::new(wake);
@@ -263,6 +283,7 @@ impl Queue {
             queue: self,
             judge,
             again,
+            forge,
             in_turn: manner.in_turn,
             due: BinaryHeap::new(),
             pass: Vec::new(),
@@ -335,12 +356,14 @@ struct Waiting {
     id: u32,
     bytes: u32,
     came: Duration,
+    answer: Option<Vec<Forged>>,
 }
 
 struct Holder {
     queue: Queue,
     judge: Judge,
     again: Option<Resend>,
+    forge: Option<Forge>,
     in_turn: bool,
     due: BinaryHeap<Reverse<Waiting>>,
     /// Room for the numbers of those that go on at once.
@@ -412,16 +435,11 @@ impl Holder {
                 let Some(arrived) = arrived(message.kind, message.body) else { continue };
                 let fate = if self.passing { Fate::Pass } else { (self.judge)(&arrived.packet, now) };
                 match fate {
-                    Fate::Hold(due) if due > now => {
-                        self.arrivals += 1;
-                        self.bytes += u64::from(arrived.bytes);
-                        self.due.push(Reverse(Waiting {
-                            due,
-                            arrival: self.arrivals,
-                            id: arrived.id,
-                            bytes: arrived.bytes,
-                            came: now,
-                        }));
+                    Fate::Hold(due) if due > now => self.hold(&arrived, due, now, None),
+                    Fate::Answer(due, answer) if due > now => self.hold(&arrived, due, now, Some(answer)),
+                    Fate::Answer(_, answer) => {
+                        self.answer(&answer);
+                        drop.push(arrived.id);
                     }
                     Fate::Pass | Fate::Hold(_) => pass.push(arrived.id),
                     Fate::Drop => drop.push(arrived.id),
@@ -445,6 +463,19 @@ impl Holder {
         batch.received
     }
 
+    fn hold(&mut self, arrived: &Arrived<'_>, due: Duration, came: Duration, answer: Option<Vec<Forged>>) {
+        self.arrivals += 1;
+        self.bytes += u64::from(arrived.bytes);
+        let (arrival, id, bytes) = (self.arrivals, arrived.id, arrived.bytes);
+        self.due.push(Reverse(Waiting { due, arrival, id, bytes, came, answer }));
+    }
+
+    fn answer(&self, answer: &[Forged]) {
+        for packet in answer {
+            self.forge.iter().for_each(|forge| forge.send(packet));
+        }
+    }
+
     /// The kernel has no verdict for that: a packet goes on, and a copy of it starts anew from here.
     fn twice(&self, arrived: &Arrived<'_>) {
         self.say(libc::NFQNL_MSG_VERDICT, libc::NF_ACCEPT, &[arrived.id], None);
@@ -455,21 +486,29 @@ impl Holder {
         self.tally.doubled.fetch_add(u64::from(sent), Ordering::Relaxed);
     }
 
-    /// Gives back what is due by then, and what is too much to hold.
+    /// Gives back or answers what is due by then, and what is too much to hold.
     fn give_back(&mut self, by: Duration) {
-        let (mut ids, mut times, now) = (Vec::new(), Vec::new(), since_boot());
+        let (mut ids, mut answered, mut times, now) = (Vec::new(), Vec::new(), Vec::new(), since_boot());
         while let Some(Reverse(next)) = self.due.peek() {
             if next.due > by && self.bytes <= MOST_BYTES {
                 break;
             }
             let Some(Reverse(next)) = self.due.pop() else { break };
             self.bytes -= u64::from(next.bytes);
-            ids.push(next.id);
             times.push(now.saturating_sub(next.came));
+            match next.answer.filter(|_| !self.passing) {
+                Some(answer) => {
+                    self.answer(&answer);
+                    answered.push(next.id);
+                }
+                None => ids.push(next.id),
+            }
         }
-        if ids.is_empty() {
+        if times.is_empty() {
             return;
         }
+        self.say(libc::NFQNL_MSG_VERDICT, libc::NF_DROP, &answered, None);
+        self.tally.dropped.fetch_add(answered.len() as u64, Ordering::Relaxed);
         if self.in_turn {
             self.pass_up_to(ids.last());
         } else {

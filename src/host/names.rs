@@ -9,13 +9,18 @@
 //! a fault has changed those files or the servers' answers.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ServerOrderingStrategy};
+use hickory_resolver::config::{
+    LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
+};
 use hickory_resolver::net::{DnsError, NetError, runtime::TokioRuntimeProvider};
 use hickory_resolver::system_conf::parse_resolv_conf;
+
+/// Where name servers listen (RFC 1035, section 4.2).
+pub const PORT: u16 = 53;
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +85,23 @@ impl Names {
         first(found.iter()).ok_or_else(|| NameError::NoAddress(name.to_owned()))
     }
 
+    /// The name servers that are asked, in their order.
+    ///
+    /// # Errors
+    /// When this host does not say whom to ask.
+    pub fn servers(&self) -> io::Result<Vec<SocketAddr>> {
+        let (_, _, servers) = self.resolv_conf()?.0.into_parts();
+        Ok(servers.iter().map(|server| SocketAddr::new(server.ip, self.port.unwrap_or(PORT))).collect())
+    }
+
+    fn resolv_conf(&self) -> io::Result<(ResolverConfig, ResolverOpts)> {
+        parse_resolv_conf(std::fs::read(&self.resolv_conf)?).map_err(io::Error::other)
+    }
+
     fn resolver(&self, name: &str) -> Result<TokioResolver, NameError> {
         let no_server =
-            |file: &Path, why| NameError::NoServer { name: name.to_owned(), file: file.into(), why };
-        let text = std::fs::read(&self.resolv_conf).map_err(|why| no_server(&self.resolv_conf, why))?;
-        let (config, mut options) =
-            parse_resolv_conf(text).map_err(|why| no_server(&self.resolv_conf, io::Error::other(why)))?;
+            |why| NameError::NoServer { name: name.to_owned(), file: self.resolv_conf.clone(), why };
+        let (config, mut options) = self.resolv_conf().map_err(no_server)?;
         options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
         options.use_hosts_file = ResolveHosts::Never;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
@@ -135,7 +151,7 @@ fn unanswered(name: &str, why: &NetError) -> NameError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::path::Path;
 
     use tokio::net::UdpSocket;
 

@@ -8,8 +8,10 @@ mod certificates;
 mod dial;
 mod exec;
 mod expect;
+mod file;
 mod grpc;
 mod http;
+mod icmp;
 mod payload;
 mod postgres;
 mod redis;
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value};
+use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -176,16 +178,6 @@ fn beginning(bytes: &[u8]) -> String {
         shown.push(if c.is_control() { '?' } else { c });
     }
     shown
-}
-
-/// Reads a value that is written as text, where the text may be wrong: what is wrong, and the remedy.
-fn read_text<T: Read>(
-    node: &Node,
-    mistakes: &mut Mistakes,
-    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
-) -> Option<T> {
-    let text = String::read(node, mistakes)?;
-    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
 }
 
 /// A string that is never printed.
@@ -378,6 +370,8 @@ kinds! {
     Postgres: postgres::Postgres, postgres::PostgresProber;
     Grpc: grpc::Grpc, grpc::GrpcProber;
     Udp: udp::Udp, udp::UdpProber;
+    Icmp: icmp::Icmp, icmp::IcmpProber;
+    File: file::File, file::FileProber;
 }
 
 impl AnyProbe {
@@ -400,7 +394,8 @@ impl AnyProbe {
         }
     }
 
-    /// The probe that an address on a command line means: `http://...`, `https://...`, `tcp://host:port`.
+    /// The probe that an address on a command line means: `http://...`, `https://...`, `tcp://host:port`,
+    /// `tls://host:port`, `icmp://host`.
     ///
     /// # Errors
     /// When it is none.
@@ -411,6 +406,7 @@ impl AnyProbe {
             Some((kind @ ("tcp" | "tls"), address)) => {
                 Self::from_toml(kind, &format!("address = {}", quoted(address)))
             }
+            Some(("icmp", host)) => Self::from_toml("icmp", &format!("host = {}", quoted(host))),
             _ => Self::from_toml("http", &format!("url = {}", quoted(url))),
         }
     }
@@ -441,6 +437,8 @@ mod tests {
     fn addresses_of_a_command_line_are_probes() {
         for (url, kind, looks_at) in [
             ("tcp://localhost:6379", "tcp", "localhost:6379"),
+            ("tls://localhost:443", "tls", "localhost:443"),
+            ("icmp://::1", "icmp", "::1"),
             ("http://localhost:8080/a?b=c", "http", "GET http://localhost:8080/a?b=c"),
             ("https://shop.example", "http", "GET https://shop.example/"),
         ] {

@@ -1,7 +1,10 @@
 //! `udp`: does a port answer a datagram?
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::dial::{Address, broken, look_up};
@@ -68,7 +71,9 @@ impl Prober for UdpProber {
             socket.connect(peer).await?;
             socket.send(sent).await?;
             let mut answer = vec![0; LONGEST];
-            let length = socket.recv(&mut answer).await?;
+            // What the host says about the port comes as an error alone, for which a plain `recv` does not wake.
+            let heard = |answer: &mut [u8]| Ok(recv(socket.as_raw_fd(), answer, MsgFlags::empty())?);
+            let length = socket.async_io(Interest::READABLE | Interest::ERROR, || heard(&mut answer)).await?;
             answer.truncate(length);
             Ok(answer)
         };

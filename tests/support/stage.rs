@@ -13,6 +13,9 @@ use super::{LIMIT, MachineState, Mounted, Netns, Owned, disk, eventually, logs, 
 /// Where the server of a stage listens, in the stage's own network.
 pub const PORT: u16 = 7000;
 
+/// Kinds that are tried from another network than the one they act in, in which `recover` then runs.
+const ELSEWHERE: &[&str] = &["latency", "partition"];
+
 /// How a kind is tried.
 pub enum Scene {
     /// By `brownout inject KIND` with these arguments.
@@ -24,6 +27,8 @@ pub enum Scene {
 /// A network, a disk, a server, and a process that is respawned; a state folder and a temporary one.
 pub struct Stage {
     pub netns: Netns,
+    /// Another network, from which faults reach into that one.
+    elsewhere: Netns,
     pub disk: Mounted,
     pub server: Owned,
     respawner: Owned,
@@ -34,7 +39,7 @@ pub struct Stage {
 impl Stage {
     /// `None`, loudly, where it may not be set up.
     pub fn new() -> Option<Self> {
-        let (netns, disk) = (Netns::new()?, disk("size=64m,nr_inodes=1000")?);
+        let (netns, elsewhere, disk) = (Netns::new()?, Netns::new()?, disk("size=64m,nr_inodes=1000")?);
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
         std::fs::create_dir(here.join("tmp")).unwrap();
@@ -59,7 +64,7 @@ impl Stage {
         }
         let respawner = Owned::start(&mut respawner);
         eventually("there is somebody to kill", || here.join("respawned").exists());
-        let mut stage = Self { netns, disk, server, respawner, groups: Vec::new(), folder };
+        let mut stage = Self { netns, elsewhere, disk, server, respawner, groups: Vec::new(), folder };
         stage.fence();
         eventually("the server listens", || stage.netns.prints("ss", &["-Hltn"]).contains(":7000 "));
         eventually("the server has all its threads", || {
@@ -103,14 +108,19 @@ impl Stage {
 
     /// The real binary, in this world.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.netns.brownout(&self.state());
+        self.command_from(&self.netns, arguments)
+    }
+
+    fn command_from(&self, netns: &Netns, arguments: &[&str]) -> Command {
+        let mut command = netns.brownout(&self.state());
         command.args(arguments).env("TMPDIR", self.here().join("tmp")).current_dir(self.here());
         command
     }
 
     /// The real binary, about to inject a kind for a time; what it says goes to a file.
     pub fn inject(&self, kind: &str, arguments: &[String], hold: &str) -> Command {
-        let mut command = self.command(&["inject", kind, "--yes", "--for", hold]);
+        let from = if ELSEWHERE.contains(&kind) { &self.elsewhere } else { &self.netns };
+        let mut command = self.command_from(from, &["inject", kind, "--yes", "--for", hold]);
         let log = std::fs::File::create(self.here().join("said")).unwrap();
         command.args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
         command
@@ -151,15 +161,17 @@ impl Stage {
                 &format!("remains=['test', '-e', '{here}/tmp/flag']"),
             ]),
             "clock" => of(&["offset=1h", "--pid-file", server]),
-            "latency" => of(&["delay=20ms", "--to", "127.0.0.1:7000"]),
+            "latency" => of(&["delay=20ms", "--pid-file", server]),
             "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
             "loss" | "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
-            "partition" | "reset" => of(&["--to", "127.0.0.1:7000"]),
+            "partition" => of(&["--pid-file", server]),
+            "reset" => of(&["--to", "127.0.0.1:7000"]),
             "container" => Scene::Cannot(
                 "no container runtime runs on this stage: one runs tests/container.rs, where it is killed"
                     .to_owned(),
             ),
             "http" => of(&["status=503", "--to", "127.0.0.1:7000"]),
+            "dns" => of(&["names=db.example.com", "answer=nxdomain", "delay=20ms"]),
             other => panic!(
                 "the fault kind `{other}` has no scene, so nobody has seen that it leaves nothing when it is killed: \
                  add its line to `Stage::scene` in tests/support/stage.rs"

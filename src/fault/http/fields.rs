@@ -6,20 +6,10 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFE
 use regex::{Regex, RegexBuilder};
 use serde_json::json;
 
-use crate::file::{Fields, Mistakes, Node, Read, Value, nearest};
+use crate::file::{Fields, Mistakes, Node, Read, Value, nearest, read_text};
 
 /// A pattern may compile to so many bytes.
 const MOST_PATTERN: usize = 1 << 20;
-
-/// Reads a string that has a form of its own.
-fn text<T>(
-    node: &Node,
-    mistakes: &mut Mistakes,
-    parse: impl FnOnce(&str) -> Result<T, (String, String)>,
-) -> Option<T> {
-    let text = String::read(node, mistakes)?;
-    parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
-}
 
 fn compiled(pattern: &str) -> Result<Regex, (String, String)> {
     RegexBuilder::new(pattern).size_limit(MOST_PATTERN).build().map_err(|why| {
@@ -73,7 +63,7 @@ impl fmt::Display for Glob {
 impl Read for Glob {
     const NAME: &'static str = "path";
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-        text(node, mistakes, Self::parse)
+        read_text(node, mistakes, Self::parse)
     }
     fn schema() -> serde_json::Value {
         json!({"type": "string", "pattern": "^[/*]"})
@@ -87,7 +77,7 @@ pub struct Pattern(pub Regex);
 impl Read for Pattern {
     const NAME: &'static str = "regular expression";
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-        text(node, mistakes, |text| compiled(text).map(Self))
+        read_text(node, mistakes, |text| compiled(text).map(Self))
     }
     fn schema() -> serde_json::Value {
         json!({"type": "string", "format": "regex"})
@@ -99,7 +89,7 @@ impl Read for Pattern {
 pub struct Methods(pub Vec<String>);
 
 fn method(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
-    text(node, mistakes, |text| {
+    read_text(node, mistakes, |text| {
         let right = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
         let wrong = || {
             (format!("`{text}` is not a method"), "write it in capitals, like \"GET\" or \"POST\"".to_owned())
@@ -182,7 +172,7 @@ impl Read for Given {
                 }
                 Some(_) => {}
             }
-            let value = text(node, mistakes, |text| match HeaderValue::from_str(text) {
+            let value = read_text(node, mistakes, |text| match HeaderValue::from_str(text) {
                 Ok(_) => Ok(text.to_owned()),
                 Err(_) => Err(("that cannot be the value of a header".to_owned(), String::new())),
             });
@@ -276,7 +266,7 @@ macro_rules! words {
         impl Read for $type {
             const NAME: &'static str = $name;
             fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-                text(node, mistakes, |text| match text {
+                read_text(node, mistakes, |text| match text {
                     $($word => Ok(Self::$variant),)*
                     _ => Err((
                         format!("`{text}` is not known here"),

@@ -54,20 +54,7 @@ impl Reach {
 
     /// Finds what is meant by `to` and `from`, touching nothing.
     pub(super) fn survey(site: &Site) -> Result<Self, Refusal> {
-        let named = |found: &Found| !found.processes.is_empty() || !found.endpoints.is_empty();
-        if site.from.as_ref().is_some_and(|from| !named(from)) {
-            return Err(site.refuse("nobody fits its `from`".to_owned(), "is the client running?"));
-        }
-        let network = match &site.network {
-            Some(network) => network.clone(),
-            None => Network::ours()
-                .map_err(|why| site.refuse(format!("our network namespace: {why}"), "mount /proc"))?,
-        };
-        network.within(|| ()).map_err(|why| {
-            let remedy = "run as root of this host; where it belongs to another user, enter it as that user \
-                          (`nsenter --user --net -t PID`) and run brownout there";
-            site.refuse(format!("{} cannot be entered: {why}", network.said()), remedy)
-        })?;
+        let network = network(site)?;
         let mut endpoints = site.target.endpoints.clone();
         if !site.target.processes.is_empty() {
             endpoints = socket::listening(&site.target.pids());
@@ -113,6 +100,11 @@ impl Reach {
             ));
         }
         Ok(Self { endpoints, network, holder: site.holder.clone() })
+    }
+
+    /// Traffic to these endpoints, whoever has them.
+    pub(super) fn at(site: &Site, endpoints: Vec<Endpoint>) -> Result<Self, Refusal> {
+        Ok(Self { endpoints, network: network(site)?, holder: site.holder.clone() })
     }
 
     /// The endpoints meant.
@@ -216,6 +208,25 @@ impl Reach {
     pub(super) fn by_hand(&self, held: &impl std::fmt::Display) -> String {
         format!("end process {} of brownout: {held} goes with it", self.holder.pid)
     }
+}
+
+/// The network in which a fault acts, once it has been entered; refused when nobody is there whose traffic is meant.
+fn network(site: &Site) -> Result<Network, Refusal> {
+    let named = |found: &Found| !found.processes.is_empty() || !found.endpoints.is_empty();
+    if site.from.as_ref().is_some_and(|from| !named(from)) {
+        return Err(site.refuse("nobody fits its `from`".to_owned(), "is the client running?"));
+    }
+    let network = match &site.network {
+        Some(network) => network.clone(),
+        None => Network::ours()
+            .map_err(|why| site.refuse(format!("our network namespace: {why}"), "mount /proc"))?,
+    };
+    network.within(|| ()).map_err(|why| {
+        let remedy = "run as root of this host; where it belongs to another user, enter it as that user \
+                          (`nsenter --user --net -t PID`) and run brownout there";
+        site.refuse(format!("{} cannot be entered: {why}", network.said()), remedy)
+    })?;
+    Ok(network)
 }
 
 /// What stands for some endpoints of a network where one looks at it from another.

@@ -1,0 +1,125 @@
+//! One question to one name server, and what came of it: nothing is asked twice, nothing is kept.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UdpSocket;
+
+use super::network::Network;
+use super::socket::Protocol;
+use crate::base::clock::since_boot;
+
+/// The longest message there is over UDP.
+const LONGEST: usize = 65_535;
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Got {
+    /// An answer.
+    Answer {
+        /// What it says of the name.
+        code: ResponseCode,
+        /// The addresses it tells, of whichever name.
+        addresses: Vec<IpAddr>,
+        /// How long it took.
+        after: Duration,
+    },
+    /// None in time.
+    Silence,
+    /// It could not be asked, or what came is no answer.
+    Nothing(String),
+}
+
+/// Asks a server, in a network, for records of a name. `from` hears the port that is asked from, before it is.
+pub async fn ask(
+    network: &Network,
+    server: SocketAddr,
+    protocol: Protocol,
+    (name, kind): (&Name, RecordType),
+    within: Duration,
+    from: impl FnOnce(u16),
+) -> Got {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name.clone(), kind));
+    let begun = since_boot();
+    let asking = async {
+        let bytes = question.to_vec().map_err(io::Error::other)?;
+        match protocol {
+            Protocol::Udp => by_datagram(network, server, &question, &bytes, from).await,
+            Protocol::Tcp => by_stream(network, server, &question, &bytes, from).await,
+        }
+    };
+    match tokio::time::timeout(within, asking).await {
+        Err(_) => Got::Silence,
+        Ok(Err(why)) => Got::Nothing(why.to_string()),
+        Ok(Ok(answer)) => Got::Answer {
+            code: answer.metadata.response_code,
+            addresses: answer.answers.iter().filter_map(|record| address(&record.data)).collect(),
+            after: since_boot().saturating_sub(begun),
+        },
+    }
+}
+
+fn address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(four) => Some(four.0.into()),
+        RData::AAAA(six) => Some(six.0.into()),
+        _ => None,
+    }
+}
+
+/// Any port of ours from which that server can be reached.
+fn any(server: SocketAddr) -> SocketAddr {
+    if server.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) }
+}
+
+/// What answers the question, if these bytes do: what does not is somebody else's, or a lie.
+fn answer(bytes: &[u8], question: &Message) -> Option<Message> {
+    let message = Message::from_vec(bytes).ok()?;
+    (message.metadata.id == question.metadata.id && message.queries == question.queries).then_some(message)
+}
+
+async fn by_datagram(
+    network: &Network,
+    server: SocketAddr,
+    question: &Message,
+    bytes: &[u8],
+    from: impl FnOnce(u16),
+) -> io::Result<Message> {
+    let socket = network.within(|| std::net::UdpSocket::bind(any(server)))??;
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
+    socket.connect(server).await?;
+    from(socket.local_addr()?.port());
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Some(answer) = answer(&buffer[..length], question) {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn by_stream(
+    network: &Network,
+    server: SocketAddr,
+    question: &Message,
+    bytes: &[u8],
+    from: impl FnOnce(u16),
+) -> io::Result<Message> {
+    let socket = network.tcp(server)?;
+    socket.bind(any(server))?;
+    from(socket.local_addr()?.port());
+    let mut stream = socket.connect(server).await?;
+    // Its length stands before a message (RFC 1035, section 4.2.2).
+    stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()).await?;
+    let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut buffer).await?;
+    answer(&buffer, question).ok_or_else(|| io::Error::other("what came is no answer"))
+}
