@@ -133,7 +133,7 @@ impl Stage {
         let server = "server";
         match kind {
             "kill" => of(&["--pid-file", "respawned"]),
-            "pause" => of(&["--pid-file", server]),
+            "pause" | "partition" => of(&["--pid-file", server]),
             "disk-fill" => of(&["size=8MiB", "--path", "disk"]),
             "inode-fill" => of(&["count=100", "--path", "disk"]),
             "disk-slow" => of(&["delay=1ms", "operations=open", "--path", "disk"]),
@@ -164,7 +164,6 @@ impl Stage {
             "latency" => of(&["delay=20ms", "--pid-file", server]),
             "bandwidth" => of(&["rate=10Mbit/s", "--to", "127.0.0.1:7000"]),
             "loss" | "duplicate" | "corrupt" | "reorder" => of(&["percent=30%", "--to", "127.0.0.1:7000"]),
-            "partition" => of(&["--pid-file", server]),
             "reset" => of(&["--to", "127.0.0.1:7000"]),
             "container" => Scene::Cannot(
                 "no container runtime runs on this stage: one runs tests/container.rs, where it is killed"
