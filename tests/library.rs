@@ -346,6 +346,7 @@ fn every_way_to_look_is_good_on_a_living_server_and_bad_on_none() {
         for probe in &probes {
             scope.spawn(|| {
                 let Some(dead) = Place::new() else { return };
+                let _ = servers_at_their_own_ports(&dead); // Whom to trust is there all the same.
                 let output = look(&dead, std::slice::from_ref(probe), &promise(probe));
                 println!("{}: exit {:?} without its server", probe.display(), output.status.code());
                 assert!(said(&output).contains("not healthy"), "{}", said(&output));

@@ -87,6 +87,9 @@ pub fn listening(pids: &[i32]) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for pid in pids {
         let theirs = inodes(*pid);
+        if theirs.is_empty() {
+            continue; // The tables of a namespace take milliseconds to read.
+        }
         for listener in tables(&format!("/proc/{pid}/net")).iter().filter(|l| theirs.contains(&l.inode)) {
             let ip = listener.at.ip().to_canonical();
             let address = (!ip.is_unspecified()).then_some(ip);

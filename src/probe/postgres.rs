@@ -65,7 +65,7 @@ address       = "127.0.0.1:5432"
 user          = "monitor"
 password_file = "/etc/brownout/monitor"
 database      = "shop"
-query         = "SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())"
+query         = "SELECT extract(epoch FROM now() - max(at)) FROM beats"
 expect        = { below = "5s" }
 every         = "1s"
 "#;

@@ -607,7 +607,7 @@ mod tests {
 
     /// The definition itself, over all looks: the earliest look from which everything held for the length.
     fn plainly(bad: &[bool], window: usize, p0: f64) -> Option<usize> {
-        (0..bad.len().saturating_sub(window)).find(|start| {
+        (0..(bad.len() + 1).saturating_sub(window)).find(|start| {
             let stretch = &bad[*start..*start + window];
             !stretch[0] && stretch.iter().filter(|bad| **bad).count() as u64 <= tolerated(p0, window as u64)
         })
