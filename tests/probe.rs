@@ -64,6 +64,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("udp", format!("address = '{address}'\nsend = 'x'")),
         ("icmp", "host = '255.255.255.255'".to_owned()),
         ("file", "path = '/no/such/file'".to_owned()),
+        ("dns", format!("address = '{address}'\nname = 'a'\nprotocol = 'tcp'")),
     ]
 }
 

@@ -723,3 +723,131 @@ async fn a_file_is_judged_by_its_age_its_size_and_what_it_holds() {
         );
     }
 }
+
+// ------------------------------------------------------------------------------------------------ dns
+
+/// What a name server of the tests answers to a question, by its name.
+fn records(question: &[u8]) -> Vec<u8> {
+    use hickory_proto::op::{Message, MessageType, ResponseCode};
+    use hickory_proto::rr::{Name, RData, Record, rdata};
+    let mut answer = Message::from_vec(question).unwrap();
+    let name = answer.queries[0].name().clone();
+    let about = &mut answer.metadata;
+    about.message_type = MessageType::Response;
+    let first = name.iter().next().unwrap_or_default().to_vec();
+    match first.as_slice() {
+        b"gone" => about.response_code = ResponseCode::NXDomain,
+        b"sick" => about.response_code = ResponseCode::ServFail,
+        b"cut" => about.truncation = true,
+        b"other" => about.id = about.id.wrapping_add(1),
+        _ => about.authoritative = !about.recursion_desired,
+    }
+    if first == b"db" {
+        let server = Name::from_ascii("ns.example.").unwrap();
+        let at = |name: &Name, last| {
+            Record::from_rdata(name.clone(), 300, RData::A(rdata::A::new(192, 0, 2, last)))
+        };
+        answer.answers = vec![at(&name, 7), at(&name, 8)];
+        answer.authorities = vec![Record::from_rdata(name, 60, RData::NS(rdata::NS(server.clone())))];
+        answer.additionals = vec![at(&server, 1)];
+    }
+    answer.to_vec().unwrap()
+}
+
+/// Answers the question of a connection.
+async fn answer_one(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
+    let Ok(length) = stream.read_u16().await else { return };
+    let mut question = vec![0; usize::from(length)];
+    let _ = stream.read_exact(&mut question).await;
+    let answer = records(&question);
+    let _ = stream.write_u16(u16::try_from(answer.len()).unwrap()).await;
+    let half = question.windows(4).any(|part| part == b"half");
+    let _ = stream.write_all(&answer[..answer.len() / (1 + usize::from(half))]).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Name servers: by datagrams, by connections, which end in the middle of an answer about `half`, and over TLS.
+async fn name_servers(authority: &Authority) -> (SocketAddr, SocketAddr, u16) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let by_datagram = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut datagram = [0; 2048];
+        loop {
+            let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
+            // First one that answers nothing, then half of one: neither is heard.
+            socket.send_to(b"not a message", from).await.unwrap();
+            let answer = records(&datagram[..length]);
+            socket.send_to(&answer[..answer.len() / 2], from).await.unwrap();
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    let by_stream = server(|mut stream, _| async move { answer_one(&mut stream).await }).await;
+    let acceptor = authority.acceptor("localhost", 4000);
+    let secured = tls_server(acceptor, |mut stream| async move { answer_one(&mut stream).await }).await;
+    (by_datagram, by_stream, secured)
+}
+
+#[tokio::test]
+async fn answers_of_a_name_server_are_judged_by_code_and_records_whichever_way_they_come() {
+    let authority = Authority::new();
+    let (by_datagram, by_stream, secured) = name_servers(&authority).await;
+    let ways = [
+        format!("address = '{by_datagram}'"),
+        format!("address = '{by_stream}'\nprotocol = 'tcp'"),
+        format!("address = 'localhost:{secured}'\nprotocol = 'tcp'\ntls = {{ ca_file = 'ca.pem' }}"),
+    ];
+    for (way, (more, wanted)) in ways.iter().flat_map(|way| {
+        let cases = [
+            ("name = 'db.example'", GOOD),
+            (
+                "name = 'db.example.'\nexpect = { answer = ['^db.example. 300 IN A 192.0.2.7$', '\\.8$'], authority = ['NS ns.example.'], additional = ['192.0.2.1'] }",
+                GOOD,
+            ),
+            ("name = 'gone.example'\nexpect = { rcode = 'NXDOMAIN' }", GOOD),
+            ("name = 'db'\nrecurse = false\nexpect = { authoritative = true }", GOOD),
+            ("name = 'db'\nexpect = { authoritative = true }", bad("the answer comes from no authority for the name")),
+            ("name = 'gone'", bad("the answer is NXDOMAIN, expected NOERROR")),
+            ("name = 'sick'", bad("the answer is SERVFAIL, expected NOERROR")),
+            (
+                "name = 'db'\nexpect = { answer = ['2.7', '2.9'] }",
+                bad("no record in the section `answer` matches `2.9`"),
+            ),
+            (
+                "name = 'none'\nexpect = { authority = ['.'] }",
+                bad("no record in the section `authority` matches `.`"),
+            ),
+            ("name = 'db'\nexpect = { never = ['2.9', '2.8'] }", bad("a record of the answer matches `2.8`")),
+            ("name = 'cut'", GOOD),
+            (
+                "name = 'cut'\nexpect = { answer = ['.'] }",
+                bad("the answer is cut short: it does not fit into a datagram"),
+            ),
+        ];
+        cases.map(|case| (way, case))
+    }) {
+        assert_eq!(seen(&authority.prober("dns", &format!("{way}\n{more}"))).await, wanted, "{way} {more}");
+    }
+    let (_, facts) = told(authority.folder.path(), "dns", &format!("{}\nname = 'db'", ways[2])).await;
+    let names: Vec<&str> = facts.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(
+        names.ends_with(&["rcode", "authoritative", "answer", "answer", "authority", "additional"]),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_answer_of_a_name_server_is_not_heard_or_told() {
+    let (by_datagram, by_stream, _) = name_servers(&Authority::new()).await;
+    let other = prober("dns", &format!("address = '{by_datagram}'\nname = 'other'"));
+    let look = look_once(0, &other, &Clock::start(), Duration::from_millis(300)).await;
+    assert_eq!(look.sample.why.as_deref(), Some("no answer within 300 ms"));
+    assert!(look.phases.first_byte.is_some());
+    let by_tcp = |address, name| format!("address = '{address}'\nprotocol = 'tcp'\nname = '{name}'");
+    let told = bad(format!("{by_stream}: what came is no answer"));
+    assert_eq!(seen(&prober("dns", &by_tcp(by_stream, "other"))).await, told);
+    let told = bad(format!("connection closed by {by_stream}"));
+    assert_eq!(seen(&prober("dns", &by_tcp(by_stream, "half"))).await, told);
+    let nobody = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let told = bad(format!("connection refused by {nobody}"));
+    assert_eq!(seen(&prober("dns", &format!("address = '{nobody}'\nname = 'db'"))).await, told);
+}

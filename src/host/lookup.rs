@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 
+use super::datagram::{LONGEST, any, hear};
 use super::network::Network;
 use super::socket::Protocol;
 use crate::base::clock::since_boot;
-
-/// The longest message there is over UDP.
-const LONGEST: usize = 65_535;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +32,15 @@ pub enum Got {
     Nothing(String),
 }
 
+/// The question for records of a name, that a resolver is to go after (RFC 1035, section 4.1.1); each has an id of its own.
+#[must_use]
+pub fn question(name: &Name, kind: RecordType) -> Message {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name.clone(), kind));
+    question
+}
+
 /// Asks a server, in a network, for records of a name. `from` hears the port that is asked from, before it is.
 pub async fn ask(
     network: &Network,
@@ -43,15 +50,12 @@ pub async fn ask(
     within: Duration,
     from: impl FnOnce(u16),
 ) -> Got {
-    let mut question = Message::query();
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(name.clone(), kind));
+    let question = question(name, kind);
     let begun = since_boot();
     let asking = async {
-        let bytes = question.to_vec().map_err(io::Error::other)?;
         match protocol {
-            Protocol::Udp => by_datagram(network, server, &question, &bytes, from).await,
-            Protocol::Tcp => by_stream(network, server, &question, &bytes, from).await,
+            Protocol::Udp => by_datagram(network, server, &question, from).await,
+            Protocol::Tcp => by_stream(network, server, &question, from).await,
         }
     };
     match tokio::time::timeout(within, asking).await {
@@ -73,11 +77,6 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
-/// Any port of ours from which that server can be reached.
-fn any(server: SocketAddr) -> SocketAddr {
-    if server.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) }
-}
-
 /// What answers the question, if these bytes do: what does not is somebody else's, or a lie.
 fn answer(bytes: &[u8], question: &Message) -> Option<Message> {
     let message = Message::from_vec(bytes).ok()?;
@@ -88,7 +87,6 @@ async fn by_datagram(
     network: &Network,
     server: SocketAddr,
     question: &Message,
-    bytes: &[u8],
     from: impl FnOnce(u16),
 ) -> io::Result<Message> {
     let socket = network.within(|| std::net::UdpSocket::bind(any(server)))??;
@@ -96,29 +94,47 @@ async fn by_datagram(
     let socket = UdpSocket::from_std(socket)?;
     socket.connect(server).await?;
     from(socket.local_addr()?.port());
-    socket.send(bytes).await?;
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if let Some(answer) = answer(&buffer[..length], question) {
-            return Ok(answer);
-        }
-    }
+    over_datagrams(&socket, question).await
 }
 
 async fn by_stream(
     network: &Network,
     server: SocketAddr,
     question: &Message,
-    bytes: &[u8],
     from: impl FnOnce(u16),
 ) -> io::Result<Message> {
     let socket = network.tcp(server)?;
     socket.bind(any(server))?;
     from(socket.local_addr()?.port());
-    let mut stream = socket.connect(server).await?;
+    over_stream(&mut socket.connect(server).await?, question).await
+}
+
+/// Asks whom a socket is connected to. What does not answer the question is not heard.
+///
+/// # Errors
+/// As the kernel says, also what the host says about the port.
+pub async fn over_datagrams(socket: &UdpSocket, question: &Message) -> io::Result<Message> {
+    socket.send(&question.to_vec().map_err(io::Error::other)?).await?;
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let length = hear(socket, &mut buffer).await?;
+        if let Some(answer) = answer(&buffer[..length], question) {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Asks over an open connection.
+///
+/// # Errors
+/// As the kernel says, and when what comes does not answer the question.
+pub async fn over_stream(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    question: &Message,
+) -> io::Result<Message> {
+    let bytes = question.to_vec().map_err(io::Error::other)?;
     // Its length stands before a message (RFC 1035, section 4.2.2).
-    stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()).await?;
+    stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).await?;
     let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut buffer).await?;
     answer(&buffer, question).ok_or_else(|| io::Error::other("what came is no answer"))

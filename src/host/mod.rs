@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod cpu;
+pub mod datagram;
 pub mod disk;
 pub mod folder;
 pub mod guarded;

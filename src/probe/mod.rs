@@ -6,6 +6,7 @@
 
 mod certificates;
 mod dial;
+mod dns;
 mod exec;
 mod expect;
 mod file;
@@ -372,6 +373,7 @@ kinds! {
     Udp: udp::Udp, udp::UdpProber;
     Icmp: icmp::Icmp, icmp::IcmpProber;
     File: file::File, file::FileProber;
+    Dns: dns::Dns, dns::DnsProber;
 }
 
 impl AnyProbe {

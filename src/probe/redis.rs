@@ -155,11 +155,11 @@ async fn ask(stream: &mut Stream, command: &[u8]) -> Result<Reply, Failed> {
     stream.write_all(command).await.map_err(Failed::Io)?;
     let mut heard = Vec::new();
     loop {
-        if let Some((reply, _)) = reply(&heard, DEPTH).map_err(|Odd| Failed::Odd(beginning(&heard)))? {
-            return Ok(reply);
-        }
         if heard.len() > KEPT {
             return Err(Failed::TooLong);
+        }
+        if let Some((reply, _)) = reply(&heard, DEPTH).map_err(|Odd| Failed::Odd(beginning(&heard)))? {
+            return Ok(reply);
         }
         match stream.read_buf(&mut heard).await {
             Ok(0) => return Err(Failed::Ended),

@@ -1,20 +1,15 @@
 //! `udp`: does a port answer a datagram?
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::dial::{Address, broken, look_up};
 use super::expect::Expect;
 use super::payload::Payload;
 use super::{Miss, Probe, Prober, Setting, Trace, timed};
+use crate::host::datagram::{LONGEST, any, hear};
 use crate::host::names::Names;
-
-/// No datagram is longer (RFC 768).
-const LONGEST: usize = 65_535;
 
 crate::kind! {
     /// Sends a datagram and judges the first one that comes back.
@@ -61,19 +56,13 @@ impl Prober for UdpProber {
         let Udp { address, send: Payload(sent), expect } = &self.udp;
         let peer = SocketAddr::new(look_up(&address.host, &self.names, trace).await?, address.port);
         trace.note("peer", || peer.to_string());
-        let any: SocketAddr = match peer {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
         let asking = async {
             // Connected, it hears nobody else, and hears what the host says about the port.
-            let socket = UdpSocket::bind(any).await?;
+            let socket = UdpSocket::bind(any(peer)).await?;
             socket.connect(peer).await?;
             socket.send(sent).await?;
             let mut answer = vec![0; LONGEST];
-            // What the host says about the port comes as an error alone, for which a plain `recv` does not wake.
-            let heard = |answer: &mut [u8]| Ok(recv(socket.as_raw_fd(), answer, MsgFlags::empty())?);
-            let length = socket.async_io(Interest::READABLE | Interest::ERROR, || heard(&mut answer)).await?;
+            let length = hear(&socket, &mut answer).await?;
             answer.truncate(length);
             Ok(answer)
         };
