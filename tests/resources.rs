@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::{
-    Last, Owned, Target, World, brownout, disk, eventually, figures, gone_whichever_way_it_dies, inject,
-    refused, said, signal, skip,
+    Last, Owned, Target, World, block_disk, brownout, disk, eventually, figures, gone_whichever_way_it_dies,
+    inject, refused, said, signal, skip,
 };
 
 fn text(path: &Path) -> &str {
@@ -63,8 +63,8 @@ fn inodes_are_never_taken_below_the_floor_nor_beyond_what_there_is() {
     assert_eq!(disk.free_inodes(), 999);
 }
 
-/// Whether a process other than a test's own, started with this state folder, has threads that burn.
-fn burns(state: &Path) -> bool {
+/// Whether a process other than a test's own, started with this state folder, has threads whose names begin so.
+fn has_threads(state: &Path, name: &str) -> bool {
     let runner = |entry: &std::fs::DirEntry| {
         let state = format!("BROWNOUT_STATE={}", state.display());
         std::fs::read(entry.path().join("environ"))
@@ -74,13 +74,15 @@ fn burns(state: &Path) -> bool {
     let threads =
         processes.flat_map(|entry| std::fs::read_dir(entry.path().join("task")).into_iter().flatten());
     threads.flatten().any(|task| {
-        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("burn-"))
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name))
     })
 }
 
 #[test]
 fn burners_are_gone_whichever_way_the_runner_dies() {
-    gone_whichever_way_it_dies("cpu", &["load=5%"], Last::Kernel, |world| burns(&world.state()));
+    gone_whichever_way_it_dies("cpu", &["load=5%"], Last::Kernel, |world| {
+        has_threads(&world.state(), "burn-")
+    });
 }
 
 #[test]
@@ -242,8 +244,8 @@ struct Group {
 }
 
 impl Group {
-    /// `None`, loudly, where nothing can be limited.
-    fn of(target: &Target, controller: &str) -> Option<Self> {
+    /// `None`, loudly, where nothing can be limited by a controller, which has one name in each version.
+    fn of(target: &Target, [legacy, controller]: [&str; 2]) -> Option<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let mount = |fits: &dyn Fn(&str, &str) -> bool| {
             mounts.lines().find_map(|line| {
@@ -251,7 +253,7 @@ impl Group {
                 fits(words[2], words[3]).then(|| std::path::PathBuf::from(words[1]))
             })
         };
-        if mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == controller)).is_some() {
+        if mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == legacy)).is_some() {
             return Some(Self { own: None });
         }
         let root = mount(&|kind, _| kind == "cgroup2").unwrap_or_default();
@@ -270,7 +272,8 @@ impl Group {
     /// Whether a target is limited, by the file of the limit in version 2.
     fn limits(&self, target: &Target, file: &str) -> bool {
         if let Some(own) = &self.own {
-            return !std::fs::read_to_string(own.join(file)).unwrap().starts_with("max");
+            let says = std::fs::read_to_string(own.join(file)).unwrap();
+            return !says.is_empty() && !says.starts_with("max");
         }
         target.groups().contains("/brownout-")
     }
@@ -288,13 +291,98 @@ impl Drop for Group {
     }
 }
 
+#[test]
+fn a_disk_is_busy_until_the_runner_dies_whichever_way_and_nothing_lies_on_it() {
+    let Some(disk) = block_disk() else { return };
+    let (place, before) = (text(disk.0.path()).to_owned(), disk.free());
+    for arguments in
+        [["write=100kB/s", "size=4MiB", "--path", &place], ["read=100kB/s", "size=4MiB", "--path", &place]]
+    {
+        gone_whichever_way_it_dies("io", &arguments, Last::Kernel, |world| {
+            has_threads(&world.state(), "io-")
+        });
+        eventually("the space is free again", || disk.free() == before);
+    }
+    assert_eq!(std::fs::read_dir(disk.0.path()).unwrap().count(), 1, "lost+found");
+}
+
+#[test]
+fn what_was_read_and_written_is_measured_and_the_disk_agrees() {
+    let Some(disk) = block_disk() else { return };
+    let place = ["size=16MiB", "--path", text(disk.0.path())];
+    let said =
+        figures("io", "1500ms", &[&["read=1MiB/s", "write=500kB/s", "workers=2"], &place[..]].concat());
+    for words in
+        ["asked to read 1 MiB/s, read ", "asked to write 488.3 KiB/s, wrote ", "; disk loop", " in all"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // No disk gives so much: then all that it gives is what is asked.
+    let said = figures("io", "1500ms", &[&["write=900GiB/s", "workers=4"], &place[..]].concat());
+    assert!(said.contains("asked to write 900 GiB/s, wrote"), "{said}");
+    let huge = ["read=1MiB/s", "size=1GiB", "--path", text(disk.0.path())];
+    refused("io", &huge, &["a file of 1 GiB would leave less than the floor of 16 MiB"]);
+    refused("io", &["read=1MiB/s", "--path", "/nowhere"], &["/nowhere", "name an existing directory"]);
+}
+
+/// Writes past the page cache for half a second and says how many KiB a second it were.
+const WRITES: &str = "import mmap\nf=os.open('PLACE/'+str(os.getpid()),os.O_RDWR|os.O_CREAT|os.O_DIRECT); b=mmap.mmap(-1,16384)\nbegun,n=time.monotonic(),0\nwhile time.monotonic()<begun+.5: n+=os.pwrite(f,b,0)\nos.close(f); print(round(n/1024/(time.monotonic()-begun)),flush=True)";
+
+#[test]
+fn a_limited_process_writes_as_slowly_as_asked_and_its_neighbour_does_not() {
+    let Some(disk) = block_disk() else { return };
+    let place = text(disk.0.path()).to_owned();
+    let (mut target, mut other) =
+        (Target::start(&WRITES.replace("PLACE", &place)), Target::start(&WRITES.replace("PLACE", &place)));
+    let Some(_group) = Group::of(&target, ["blkio", "io"]) else { return };
+    let world = World::new();
+    let (pid_file, on) = (target.pid_file.path().to_str().unwrap().to_owned(), format!("disk={place}"));
+    let before = target.groups();
+    let arguments = [&on, "write=256KiB/s", "--pid-file", &pid_file];
+    let mut runner = Owned::start(&mut inject(&world, "io-limit", &arguments));
+    runner.took_hold();
+    let kib: u32 = target.ask().parse().unwrap();
+    println!("asked 256 KiB/s, wrote {kib} KiB/s");
+    // What was let through before, and one write under way.
+    assert!(kib <= 400, "{kib}");
+    eventually("the neighbour is faster", || other.ask().parse::<u32>().unwrap() > 1000);
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(target.groups(), before);
+    eventually("it is fast again", || target.ask().parse::<u32>().unwrap() > 1000);
+    let arguments = [&on, "write=1MiB/s", "read_iops=10", "--pid-file", &pid_file];
+    let said = figures("io-limit", "2500ms", &arguments);
+    for words in [
+        "asked to write at most 1 MiB/s, wrote 0 B/s",
+        "asked to read at most 10 times a second, read 0.0 on disk loop",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    refused(
+        "io-limit",
+        &["disk=/proc", "read=1MiB/s", "--pid-file", &pid_file],
+        &["no disk is known", "/dev/sda"],
+    );
+}
+
+#[test]
+fn a_limit_on_a_disk_is_gone_whichever_way_the_runner_dies() {
+    let Some(disk) = block_disk() else { return };
+    let target = Target::start("pass");
+    let Some(group) = Group::of(&target, ["blkio", "io"]) else { return };
+    let (pid_file, on) = (target.pid_file.path().to_str().unwrap(), format!("disk={}", text(disk.0.path())));
+    let arguments = [&on, "read=1MiB/s", "--pid-file", pid_file];
+    gone_whichever_way_it_dies("io-limit", &arguments, Last::Recover, |_| group.limits(&target, "io.max"));
+}
+
 /// Computes for half a second and says which percentage of it it got.
 const COMPUTES: &str = "begun,used=time.monotonic(),time.process_time()\nwhile time.monotonic()<begun+.5: pass\nprint(round(100*(time.process_time()-used)/(time.monotonic()-begun)),flush=True)";
 
 #[test]
 fn a_starved_process_gets_its_quota_and_no_more() {
     let mut target = Target::start(COMPUTES);
-    let Some(_group) = Group::of(&target, "cpu") else { return };
+    let Some(_group) = Group::of(&target, ["cpu"; 2]) else { return };
     let world = World::new();
     let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
     let before = target.groups();
@@ -317,7 +405,7 @@ fn a_starved_process_gets_its_quota_and_no_more() {
 #[test]
 fn a_quota_is_gone_whichever_way_the_runner_dies() {
     let target = Target::start("pass");
-    let Some(group) = Group::of(&target, "cpu") else { return };
+    let Some(group) = Group::of(&target, ["cpu"; 2]) else { return };
     let pid_file = target.pid_file.path().to_str().unwrap();
     gone_whichever_way_it_dies("starve", &["quota=50%", "--pid-file", pid_file], Last::Recover, |_| {
         group.limits(&target, "cpu.max")
@@ -387,7 +475,7 @@ fn a_clock_is_set_back_drifts_and_is_right_again_and_the_figures_say_so() {
 #[test]
 fn a_process_can_start_few_threads_until_its_limit_is_gone() {
     let mut target = Target::start(THREADS);
-    let Some(_group) = Group::of(&target, "pids") else { return };
+    let Some(_group) = Group::of(&target, ["pids"; 2]) else { return };
     assert_eq!(target.ask(), "20");
     let world = World::new();
     let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
@@ -405,7 +493,7 @@ fn a_process_can_start_few_threads_until_its_limit_is_gone() {
 #[test]
 fn a_limit_on_threads_is_gone_whichever_way_the_runner_dies() {
     let target = Target::start("pass");
-    let Some(group) = Group::of(&target, "pids") else { return };
+    let Some(group) = Group::of(&target, ["pids"; 2]) else { return };
     let pid_file = target.pid_file.path().to_str().unwrap();
     gone_whichever_way_it_dies("threads", &["--pid-file", pid_file], Last::Recover, |_| {
         group.limits(&target, "pids.max")
@@ -415,7 +503,7 @@ fn a_limit_on_threads_is_gone_whichever_way_the_runner_dies() {
 #[test]
 fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
     let target = Target::start("pass");
-    if Group::of(&target, "cpu").is_none_or(|group| group.own.is_some()) {
+    if Group::of(&target, ["cpu"; 2]).is_none_or(|group| group.own.is_some()) {
         return; // Said already, or one group for all of the test: the limits of version 2 have tests of their own.
     }
     let pid_file = target.pid_file.path().to_str().unwrap();

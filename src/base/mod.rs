@@ -10,4 +10,4 @@ pub mod unit;
 pub use clock::Clock;
 pub use dice::Dice;
 pub use id::RunId;
-pub use unit::{Bitrate, Bytes, Percent, Rate};
+pub use unit::{Bitrate, Bytes, Percent, Rate, Throughput};

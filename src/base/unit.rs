@@ -175,6 +175,39 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// How much a disk reads or writes, in bytes a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Throughput(pub u64);
+
+impl Throughput {
+    /// The mean over a while.
+    #[must_use]
+    pub fn of(bytes: u64, took: Duration) -> Self {
+        Self((bytes as f64 / took.as_secs_f64().max(1e-9)).round() as u64)
+    }
+}
+
+impl FromStr for Throughput {
+    type Err = NotAQuantity;
+
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        const WANTED: &str = "a throughput such as \"50MiB/s\" or \"500kB/s\"";
+        let size =
+            text.trim_end().strip_suffix("/s").ok_or_else(|| wrong(text, WANTED, ": `/s` is missing"))?;
+        match size.parse::<Bytes>() {
+            Ok(Bytes(0)) => Err(wrong(text, WANTED, ": it must be above zero")),
+            Ok(Bytes(bytes)) => Ok(Self(bytes)),
+            Err(why) => Err(wrong(text, WANTED, why.because)),
+        }
+    }
+}
+
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Bytes(self.0))
+    }
+}
+
 /// A share of a whole: 0 to 100 %.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Percent(f64);
@@ -371,6 +404,21 @@ mod tests {
         let rate: Bitrate = "8Mbit/s".parse().unwrap();
         assert_eq!(rate.takes(1_000_000), Duration::from_secs(1));
         assert_eq!(Bitrate::of(1_000_000, Duration::from_secs(1)), rate);
+    }
+
+    #[test]
+    fn throughputs_are_sizes_a_second() {
+        for (text, bytes, said) in
+            [("50MiB/s", 52_428_800, "50 MiB/s"), ("1.5 kB/s ", 1500, "1.5 KiB/s"), ("9B/s", 9, "9 B/s")]
+        {
+            let read: Throughput = text.parse().unwrap();
+            assert_eq!((read.0, read.to_string().as_str()), (bytes, said), "{text}");
+        }
+        for text in ["50MiB", "50/s", "50Mbit/s", "0B/s", "-1B/s", "/s", "9999999TB/s"] {
+            assert!(text.parse::<Throughput>().is_err(), "{text}");
+        }
+        assert_eq!(Throughput::of(3000, Duration::from_secs(2)), Throughput(1500));
+        assert_eq!(between("10MiB/s", "30MiB/s", 0.5).as_deref(), Some("20MiB/s"));
     }
 
     #[test]

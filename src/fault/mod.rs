@@ -22,6 +22,8 @@ mod gated;
 mod hits;
 mod http;
 mod inode_fill;
+mod io;
+mod io_limit;
 mod kill;
 mod latency;
 mod loss;
@@ -620,6 +622,8 @@ kinds! {
     DiskSlow: disk_slow::DiskSlow, gated::Gated;
     DiskError: disk_error::DiskError, gated::Gated;
     DiskReadonly: disk_readonly::DiskReadonly, disk_readonly::Readonly;
+    Io: io::Io, io::Churning;
+    IoLimit: io_limit::IoLimit, io_limit::Throttled;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;

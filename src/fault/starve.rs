@@ -75,8 +75,8 @@ for    = "30s"
         } else {
             ("cpu.cfs_quota_us", quota.to_string())
         };
-        let fence = Fence::plan(ground, file, during).map_err(refuse)?;
-        if fence.before.as_ref() == Some(&fence.during) {
+        let fence = Fence::plan_one(ground, file, during).map_err(refuse)?;
+        if !fence.limits_more() {
             return Err(site.refuse("that is its quota as it is".to_owned(), "ask for less"));
         }
         Ok(Starved { fence, targets: site.identities(), cores })

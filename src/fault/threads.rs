@@ -50,8 +50,8 @@ for    = "20s"
         let ground = Ground::find(Controller::Pids, &site.target.pids(), &name).map_err(refuse)?;
         let there: usize = site.target.processes.iter().map(|process| process.threads().len()).sum();
         let most = there as u64 + u64::from(self.leave);
-        let fence = Fence::plan(ground, LIMIT, most.to_string()).map_err(refuse)?;
-        let before = fence.before.as_deref().and_then(|before| before.parse::<u64>().ok());
+        let fence = Fence::plan_one(ground, LIMIT, most.to_string()).map_err(refuse)?;
+        let before = fence.before().and_then(|before| before.parse::<u64>().ok());
         if let Some(before) = before.filter(|before| *before <= most) {
             return Err(site.refuse(
                 format!("its cgroup lets {} have {before} threads as it is, and it has {there}", site.who()),

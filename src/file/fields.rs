@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::mistake::Mistakes;
 use super::node::{Key, Node, Place, Value};
-use crate::base::{Bitrate, Bytes, Percent, Rate, unit};
+use crate::base::{Bitrate, Bytes, Percent, Rate, Throughput, unit};
 
 /// A type that can stand as a value in a file.
 pub trait Read: Sized {
@@ -307,6 +307,7 @@ quantities! {
     Bytes, "size", str::parse::<Bytes>, r"^\s*[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)\s*$";
     Percent, "percentage", str::parse::<Percent>, r"^\s*[0-9.]+\s*%\s*$";
     Rate, "rate", str::parse::<Rate>, r"^\s*[0-9.]+\s*/(s|m|min|h)\s*$";
+    Throughput, "throughput", str::parse::<Throughput>, r"^\s*[0-9.]+\s*([kKMGT]B|[KMGT]iB|B)/s\s*$";
 }
 
 impl Read for String {

@@ -22,13 +22,17 @@ pub enum Controller {
     Cpu,
     /// The number of processes and threads.
     Pids,
+    /// What is read from disks, and written.
+    Io,
 }
 
 impl Controller {
-    fn word(self) -> &'static str {
+    /// In version 1, and in version 2.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Cpu => "cpu",
-            Self::Pids => "pids",
+            Self::Cpu => ("cpu", "cpu"),
+            Self::Pids => ("pids", "pids"),
+            Self::Io => ("blkio", "io"),
         }
     }
 }
@@ -94,9 +98,10 @@ impl Ground {
             ));
         }
         if !unified || root {
-            if unified && !has_word(&group.join("cgroup.subtree_control"), controller.word()) {
-                let why = format!("groups in {} may not limit {}", group.display(), controller.word());
-                return Err(refused(why, "write `+cpu +pids` to the cgroup.subtree_control there"));
+            let (_, word) = controller.words();
+            if unified && !has_word(&group.join("cgroup.subtree_control"), word) {
+                let why = format!("groups in {} may not limit {word}", group.display());
+                return Err(refused(why, "write `+cpu +io +pids` to the cgroup.subtree_control there"));
             }
             writable(&group)?;
             return Ok(Self { group: group.join(name), from: Some(group), unified });
@@ -144,6 +149,19 @@ impl Ground {
         }
     }
 
+    /// What one of the files says of the group in which the processes are as it is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_as_it_is(&self, file: &str) -> Result<String, FenceError> {
+        let path = self.from.as_ref().unwrap_or(&self.group).join(file);
+        match fs::read_to_string(&path) {
+            // The root of version 2 has no limits.
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(system(&path)),
+        }
+    }
+
     /// Whether it is of version 2.
     #[must_use]
     pub fn is_unified(&self) -> bool {
@@ -167,27 +185,76 @@ impl Ground {
     }
 }
 
-/// A limit, and all that taking it back needs.
+/// One limit of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Its file.
+    pub file: String,
+    /// Of which device, where the file speaks of each by itself, on a line that begins with it.
+    pub device: Option<String>,
+    /// What it says meanwhile.
+    pub during: String,
+    /// What it says where there is none.
+    pub without: String,
+}
+
+impl Limit {
+    /// What a file says of it.
+    #[must_use]
+    pub fn said_in(&self, text: &str) -> String {
+        let Some(device) = &self.device else { return text.trim_end().to_owned() };
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(device.as_str())?.strip_prefix(' '));
+        lines.next().unwrap_or(&self.without).to_owned()
+    }
+
+    /// How it is written.
+    fn line(&self, says: &str) -> String {
+        self.device.as_ref().map_or_else(|| says.to_owned(), |device| format!("{device} {says}"))
+    }
+}
+
+/// Limits of one group, and all that taking them back needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// Where.
     pub ground: Ground,
-    /// The file of the limit.
-    pub file: String,
-    /// What it said before; `None` when the group is ours.
-    pub before: Option<String>,
-    /// What it says meanwhile.
-    pub during: String,
+    /// Each with what it said before; `None` when the group is ours.
+    pub limits: Vec<(Limit, Option<String>)>,
 }
 
 impl Fence {
-    /// Plans a limit; nothing is touched.
+    /// Plans limits; nothing is touched.
     ///
     /// # Errors
-    /// When the old limit cannot be read.
-    pub fn plan(ground: Ground, file: &str, during: String) -> Result<Self, FenceError> {
-        let before = ground.read(file)?;
-        Ok(Self { ground, file: file.to_owned(), before, during })
+    /// When the old limits cannot be read.
+    pub fn plan(ground: Ground, limits: Vec<Limit>) -> Result<Self, FenceError> {
+        let before = |limit: Limit| {
+            let before = ground.read(&limit.file)?.map(|text| limit.said_in(&text));
+            Ok((limit, before))
+        };
+        let limits = limits.into_iter().map(before).collect::<Result<_, _>>()?;
+        Ok(Self { ground, limits })
+    }
+
+    /// Plans a single limit that is all its file says.
+    ///
+    /// # Errors
+    /// As [`Fence::plan`].
+    pub fn plan_one(ground: Ground, file: &str, during: String) -> Result<Self, FenceError> {
+        let limit = Limit { file: file.to_owned(), device: None, during, without: "max".to_owned() };
+        Self::plan(ground, vec![limit])
+    }
+
+    /// What its only limit said before.
+    #[must_use]
+    pub fn before(&self) -> Option<&str> {
+        self.limits.first().and_then(|(_, before)| before.as_deref())
+    }
+
+    /// Whether it would change anything.
+    #[must_use]
+    pub fn limits_more(&self) -> bool {
+        self.limits.iter().any(|(limit, before)| before.as_ref() != Some(&limit.during))
     }
 
     /// Puts it up around processes.
@@ -199,7 +266,9 @@ impl Fence {
         if self.ground.from.is_some() {
             fs::create_dir(group).map_err(system(group))?;
         }
-        self.write(&self.file, &self.during)?;
+        for (limit, _) in &self.limits {
+            self.write(&limit.file, &limit.line(&limit.during))?;
+        }
         if self.ground.from.is_some() {
             for pid in pids {
                 self.write("cgroup.procs", &pid.to_string())?;
@@ -221,10 +290,14 @@ impl Fence {
     pub fn take_down(&self) -> Result<(), FenceError> {
         let group = &self.ground.group;
         let Some(from) = &self.ground.from else {
-            return match &self.before {
-                Some(before) if self.stands()? => self.write(&self.file, before),
-                _ => Ok(()),
-            };
+            for (limit, before) in &self.limits {
+                if let Some(before) = before.as_ref().filter(|before| **before != limit.during)
+                    && self.holds(limit)?
+                {
+                    self.write(&limit.file, &limit.line(before))?;
+                }
+            }
+            return Ok(());
         };
         for _ in 0..ROUNDS {
             match fs::remove_dir(group) {
@@ -252,8 +325,18 @@ impl Fence {
         if self.ground.from.is_some() {
             return Ok(self.ground.group.exists());
         }
-        match self.ground.read(&self.file) {
-            Ok(now) => Ok(now.as_ref() == Some(&self.during)),
+        for (limit, before) in &self.limits {
+            if before.as_ref() != Some(&limit.during) && self.holds(limit)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a limit is as we set it.
+    fn holds(&self, limit: &Limit) -> Result<bool, FenceError> {
+        match self.ground.read(&limit.file) {
+            Ok(now) => Ok(now.is_some_and(|text| limit.said_in(&text) == limit.during)),
             // Their group went, and the limit with it.
             Err(FenceError::System { why, .. })
                 if matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) =>
@@ -268,22 +351,25 @@ impl Fence {
     #[must_use]
     pub fn claims(&self) -> String {
         let group = self.ground.from.as_ref().unwrap_or(&self.ground.group);
-        format!("{} of cgroup {}", self.file, group.display())
+        let files: Vec<&str> = self.limits.iter().map(|(limit, _)| limit.file.as_str()).collect();
+        format!("{} of cgroup {}", files.join(", "), group.display())
     }
 
     /// The commands that take it down.
     #[must_use]
     pub fn by_hand(&self) -> String {
         let group = self.ground.group.display();
-        match (&self.ground.from, &self.before) {
-            (Some(from), _) => format!(
+        if let Some(from) = &self.ground.from {
+            return format!(
                 "for p in $(cat {group}/cgroup.procs); do echo $p > {}/cgroup.procs; done; rmdir {group}",
                 from.display()
-            ),
-            (None, before) => {
-                format!("echo '{}' > {group}/{}", before.as_deref().unwrap_or("max"), self.file)
-            }
+            );
         }
+        let back = |(limit, before): &(Limit, Option<String>)| {
+            let says = limit.line(before.as_ref().unwrap_or(&limit.without));
+            format!("echo '{says}' > {group}/{}", limit.file)
+        };
+        self.limits.iter().map(back).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -299,20 +385,22 @@ pub(super) struct Place {
 fn place(controller: Controller, pid: i32) -> Result<Place, FenceError> {
     let read = |path: &str| fs::read_to_string(path).map_err(system(Path::new(path)));
     let (mounts, groups) = (read("/proc/self/mounts")?, read(&format!("/proc/{pid}/cgroup"))?);
-    find(controller.word(), &mounts, &groups).filter(|place| {
+    let (_, word) = controller.words();
+    find(controller, &mounts, &groups).filter(|place| {
         // Seen from inside a container, the paths may lead elsewhere.
         members(&place.group).is_ok_and(|members| members.contains(&pid))
-            && (!place.unified || has_word(&place.group.join("cgroup.controllers"), controller.word()))
+            && (!place.unified || has_word(&place.group.join("cgroup.controllers"), word))
     })
     .ok_or_else(|| {
         refused(
-            format!("process {pid} is in no cgroup here that may limit {}", controller.word()),
-            "mount the cgroups of the host with that controller; with systemd, `CPUAccounting=` and `TasksAccounting=` of the unit turn it on",
+            format!("process {pid} is in no cgroup here that may limit {word}"),
+            "mount the cgroups of the host with that controller; with systemd, `CPUAccounting=`, `IOAccounting=` and `TasksAccounting=` of the unit turn it on",
         )
     })
 }
 
-fn find(word: &str, mounts: &str, groups: &str) -> Option<Place> {
+fn find(controller: Controller, mounts: &str, groups: &str) -> Option<Place> {
+    let (word, _) = controller.words();
     match mounted(mounts, &|kind, options| kind == "cgroup" && has(options, word)) {
         Some(_) => legacy(word, mounts, groups),
         None => unified(mounts, groups),
@@ -386,13 +474,16 @@ mod tests {
     fn a_process_is_found_in_version_1_where_that_has_the_controller_else_in_version_2() {
         let groups = "4:cpu,cpuacct:/app\n1:name=systemd:/app\n0::/app.slice/app.service\n";
         let place = |group: &str, root, unified| Some(Place { group: group.into(), root, unified });
-        assert_eq!(find("cpu", HYBRID, groups), place("/sys/fs/cgroup/cpu,cpuacct/app", false, false));
         assert_eq!(
-            find("pids", HYBRID, groups),
+            find(Controller::Cpu, HYBRID, groups),
+            place("/sys/fs/cgroup/cpu,cpuacct/app", false, false)
+        );
+        assert_eq!(
+            find(Controller::Pids, HYBRID, groups),
             place("/sys/fs/cgroup/unified/app.slice/app.service", false, true)
         );
-        assert_eq!(find("pids", HYBRID, "0::/\n"), place("/sys/fs/cgroup/unified", true, true));
-        assert_eq!(find("cpu", "proc /proc proc rw 0 0\n", groups), None);
+        assert_eq!(find(Controller::Io, HYBRID, "0::/\n"), place("/sys/fs/cgroup/unified", true, true));
+        assert_eq!(find(Controller::Cpu, "proc /proc proc rw 0 0\n", groups), None);
     }
 
     #[test]
@@ -401,7 +492,7 @@ mod tests {
         let ground = Ground { group: folder.path().to_owned(), from: None, unified: true };
         let limit = folder.path().join("cpu.max");
         fs::write(&limit, "max 100000\n").unwrap();
-        let fence = Fence::plan(ground, "cpu.max", "20000 100000".to_owned()).unwrap();
+        let fence = Fence::plan_one(ground, "cpu.max", "20000 100000".to_owned()).unwrap();
         fence.take_down().unwrap();
         assert_eq!(fs::read_to_string(&limit).unwrap(), "max 100000\n", "undone before it was done");
         fence.put_up(&[]).unwrap();
@@ -416,5 +507,33 @@ mod tests {
         drop(folder);
         assert!(!fence.stands().unwrap(), "the group went, and the limit with it");
         fence.take_down().unwrap();
+    }
+
+    #[test]
+    fn of_a_file_that_speaks_of_several_devices_one_line_is_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let ground = Ground { group: folder.path().to_owned(), from: None, unified: true };
+        let file = folder.path().join("io.max");
+        let limit = || Limit {
+            file: "io.max".to_owned(),
+            device: Some("8:0".to_owned()),
+            during: "rbps=1 wbps=max".to_owned(),
+            without: "rbps=max wbps=max".to_owned(),
+        };
+        fs::write(&file, "8:0 rbps=max wbps=7\n8:01 rbps=1 wbps=max\n").unwrap();
+        let fence = Fence::plan(ground.clone(), vec![limit()]).unwrap();
+        assert_eq!(fence.before(), Some("rbps=max wbps=7"));
+        assert!(!fence.stands().unwrap(), "another device has that limit");
+        fence.put_up(&[]).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "8:0 rbps=1 wbps=max");
+        assert!(fence.stands().unwrap());
+        fence.take_down().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "8:0 rbps=max wbps=7");
+        fs::write(&file, "").unwrap();
+        let fence = Fence::plan(ground, vec![limit()]).unwrap();
+        fence.put_up(&[]).unwrap();
+        assert!(fence.by_hand().starts_with("echo '8:0 rbps=max wbps=max' > /"), "{}", fence.by_hand());
+        fence.take_down().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "8:0 rbps=max wbps=max");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod balloon;
 pub mod burner;
+pub mod churn;
 pub mod command;
 pub mod cover;
 pub mod cut;

@@ -4,6 +4,7 @@
 pub mod container;
 pub mod cpu;
 pub mod datagram;
+pub mod disk;
 pub mod folder;
 pub mod guarded;
 pub mod limit;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use brownout::host::disk::Disk;
 use nix::sys::signal::Signal;
 
 use super::{LIMIT, MachineState, Mounted, Netns, Owned, disk, eventually, logs, said};
@@ -138,6 +139,11 @@ impl Stage {
             "disk-slow" => of(&["delay=1ms", "operations=open", "--path", "disk"]),
             "disk-error" => of(&["errno=EPERM", "operations=open", "--path", "disk"]),
             "disk-readonly" => of(&["--path", "app"]),
+            "io" => of(&["write=100kB/s", "size=64KiB", "block=4KiB", "--path", "disk"]),
+            "io-limit" => match Disk::of(self.here()) {
+                Ok(Some(_)) => of(&["disk=.", "write=50MiB/s", "--pid-file", server]),
+                _ => Scene::Cannot("the stage lies on no disk of its own".to_owned()),
+            },
             "cpu" => of(&["load=0.05 cores"]),
             "memory" => of(&["size=1MiB"]),
             "fds" | "threads" => of(&["leave=1", "--pid-file", server]),
