@@ -76,7 +76,7 @@ impl Drop for Hold {
     /// any more, then what came meanwhile is given back, and only then the hooks may go.
     fn drop(&mut self) {
         self.holding.let_pass();
-        if let Some(table) = self.lease.take().and_then(Lease::end) {
+        if let Some(table) = self.lease.take().map(Lease::end) {
             let _ = table.clear();
             self.holding.let_pass();
             drop(self.stay.take());

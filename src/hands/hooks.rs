@@ -10,9 +10,9 @@
 //! packets, only the rules go; the hooks, which then let everything pass, go with the last of those faults, or with us.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use crate::host::netlink::Socket;
+use super::rules::Bare;
 use crate::host::socket::Namespace;
 
 /// So many ended tables are kept in a namespace: the kernel takes 1024 at one hook (MAX_HOOK_COUNT,
@@ -28,8 +28,7 @@ struct Kept {
     holds: usize,
     /// How many tables were made meanwhile.
     made: i32,
-    /// A table lives as long as the socket that made it.
-    ended: Vec<Arc<Socket>>,
+    ended: Vec<Bare>,
 }
 
 /// While one of these lives, no hook of ours goes in its network namespace.
@@ -73,7 +72,7 @@ pub(super) fn place(namespace: Namespace) -> i32 {
 }
 
 /// Ends a table that has no rules any more: now, or when nobody holds packets there.
-pub(super) fn end(namespace: Namespace, table: Arc<Socket>) {
+pub(super) fn end(namespace: Namespace, table: Bare) {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(kept) = kept.iter_mut().find(|kept| kept.namespace == namespace) {
         if kept.ended.len() == MOST {

@@ -1,25 +1,42 @@
-//! The lease of a rule table, renewed while whoever decides is alive: the kernel itself ends the harm of one that
+//! The leases of rule tables, renewed while whoever decides is alive: the kernel itself ends the harm of one that
 //! hangs.
+//!
+//! One thread in each network namespace renews them all, many in one transaction: each transaction waits for the other
+//! users of nf_tables, and two hundred threads that renew one each would keep one another waiting until leases run out.
 
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Heartbeat;
-use super::rules::Table;
+use super::owner::Owner;
+use super::rules::{self, Table};
+use crate::host::socket::Namespace;
 
-/// How often the lease is renewed, and how long whoever decides may be silent before it is not.
+/// How often leases are renewed, and how long whoever decides may be silent before they are not.
 const RENEWAL: Duration = Duration::from_millis(200);
 /// Together with the lease itself (one second) two seconds pass at most.
 pub const SILENCE: Duration = Duration::from_millis(800);
 
-/// The thread that renews a table's lease. It is not that of whoever does the harm: a transaction may wait for
-/// other users of nf_tables, and packets must not.
+/// What is renewed, by namespace: where one has an entry, a thread renews.
+static KEPT: Mutex<Vec<(Namespace, Vec<Kept>)>> = Mutex::new(Vec::new());
+
+fn kept() -> MutexGuard<'static, Vec<(Namespace, Vec<Kept>)>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Kept {
+    owner: Arc<Owner>,
+    table: String,
+    heartbeat: Heartbeat,
+}
+
+/// The lease of a table, which is renewed elsewhere than where the harm is done: a transaction may wait for other
+/// users of nf_tables, and packets must not.
 #[derive(Debug)]
 pub struct Lease {
-    end: Sender<()>,
-    thread: JoinHandle<Table>,
+    renewing: Renewing,
+    table: Table,
 }
 
 impl Lease {
@@ -28,23 +45,62 @@ impl Lease {
     /// # Errors
     /// When no thread can be started; the table is gone then.
     pub fn keep(table: Table, heartbeat: Heartbeat) -> io::Result<Self> {
-        let (end, ended) = channel();
-        let renew = move || {
-            while ended.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                if heartbeat.silence() < SILENCE {
-                    let _ = table.renew(); // If it fails it is tried again before the lease has run out.
-                }
-            }
-            table
-        };
-        let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(renew);
-        Ok(Self { end, thread: thread? })
+        let owner = table.owner().clone();
+        let namespace = owner.namespace();
+        let renewing = Renewing { namespace, table: table.name().to_owned() };
+        let new = Kept { owner, table: table.name().to_owned(), heartbeat };
+        let mut kept = kept();
+        if let Some((_, here)) = kept.iter_mut().find(|(there, _)| *there == namespace) {
+            here.push(new);
+        } else {
+            let renew = move || while renewed(namespace) {};
+            std::thread::Builder::new().name("lease".to_owned()).spawn(renew)?;
+            kept.push((namespace, vec![new]));
+        }
+        drop(kept);
+        Ok(Self { renewing, table })
     }
 
-    /// Renews no more, and gives the table back; `None` when its thread has failed.
+    /// Renews no more, and gives the table back.
     #[must_use]
-    pub fn end(self) -> Option<Table> {
-        let _ = self.end.send(());
-        self.thread.join().ok()
+    pub fn end(self) -> Table {
+        drop(self.renewing);
+        self.table
     }
+}
+
+/// While this lives, a lease is renewed.
+#[derive(Debug)]
+struct Renewing {
+    namespace: Namespace,
+    table: String,
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        for (_, here) in kept().iter_mut().filter(|(there, _)| *there == self.namespace) {
+            here.retain(|kept| kept.table != self.table);
+        }
+    }
+}
+
+/// Waits, and renews all leases of a namespace whose hearts beat; `false` when it has none.
+fn renewed(namespace: Namespace) -> bool {
+    std::thread::sleep(RENEWAL);
+    let owner = {
+        let mut kept = kept();
+        let Some(at) = kept.iter().position(|(there, _)| *there == namespace) else { return false };
+        let Some(first) = kept[at].1.first() else {
+            kept.swap_remove(at);
+            return false;
+        };
+        first.owner.clone()
+    };
+    // Looked at when nothing else can be on its way any more: what has ended by then is not renewed after its end.
+    rules::renew(&owner, || {
+        let kept = kept();
+        let here = kept.iter().filter(|(there, _)| *there == namespace).flat_map(|(_, here)| here);
+        here.filter(|kept| kept.heartbeat.silence() < SILENCE).map(|kept| kept.table.clone()).collect()
+    });
+    true
 }

@@ -17,6 +17,7 @@ pub mod hooks;
 pub mod http;
 pub mod lease;
 pub mod namespace;
+mod owner;
 pub mod parked;
 pub mod proxy;
 pub mod queue;

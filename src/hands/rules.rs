@@ -7,13 +7,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
-use std::sync::Arc;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::hooks;
+use super::owner::Owner;
 use crate::host::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
 use crate::host::socket::{Namespace, Protocol};
 use crate::host::target::Endpoint;
@@ -38,7 +39,7 @@ pub enum RulesError {
 }
 
 impl RulesError {
-    fn of(doing: &'static str, lacks: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn of(doing: &'static str, lacks: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |why| match why.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Rights,
             Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
@@ -159,17 +160,14 @@ pub const OURS: u32 = 0x6272_776e;
 /// packets in its network namespace any more.
 #[derive(Debug)]
 pub struct Table {
-    socket: Arc<Socket>,
+    owner: Arc<Owner>,
     name: String,
-    namespace: Namespace,
 }
 
 impl Table {
     /// One that is not made yet.
     fn named(name: &str) -> Result<Self, RulesError> {
-        let ours = Namespace::ours();
-        let namespace = ours.map_err(|why| RulesError::Refused("finding our network namespace", why))?;
-        Ok(Self { socket: Arc::new(socket()?), name: name.to_owned(), namespace })
+        Ok(Self { owner: Owner::here()?, name: name.to_owned() })
     }
 
     /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
@@ -185,7 +183,7 @@ impl Table {
     ) -> Result<Self, RulesError> {
         let table = Self::named(name)?;
         let end = |_| to_queue(queue, by, OrElse::Pass);
-        filtering(&table, traffic, exempt, end).commit(&table.socket).map_err(unmade())?;
+        filtering(&table, traffic, exempt, end).commit(&table.owner.socket()).map_err(unmade())?;
         Ok(table)
     }
 
@@ -202,7 +200,7 @@ impl Table {
             Hook::Output => to_queue(silent.0, silent.1, OrElse::Drop),
             Hook::Input | Hook::Forward => verdict(libc::NF_DROP),
         };
-        filtering(&table, traffic, None, end).commit(&table.socket).map_err(unmade())?;
+        filtering(&table, traffic, None, end).commit(&table.owner.socket()).map_err(unmade())?;
         Ok(table)
     }
 
@@ -226,7 +224,7 @@ impl Table {
             batch.rule(name, turn.by.chain(), &turned(turn));
         }
         batch.lease(name, libc::NFT_MSG_NEWSETELEM);
-        batch.commit(&table.socket).map_err(RulesError::of(
+        batch.commit(&table.owner.socket()).map_err(RulesError::of(
             "making the table",
             "keep a rule table that dies with its owner and turns connections (Linux 5.12, nf_tables, and \
              its expressions fib, tproxy and redir are needed)",
@@ -234,10 +232,20 @@ impl Table {
         Ok(table)
     }
 
-    /// The number of the descriptor with which the table lives and dies.
+    /// The number of the descriptor with whose end the table ends.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
-        self.socket.as_fd().as_raw_fd()
+        self.owner.descriptor()
+    }
+
+    /// What owns it.
+    pub(super) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Ends the lease now: the rules stand and do nothing any more. What was redirected before goes on.
@@ -247,29 +255,10 @@ impl Table {
     pub fn expire(&self) -> io::Result<()> {
         let mut batch = Batch::begin();
         batch.lease(&self.name, libc::NFT_MSG_DELSETELEM);
-        match batch.commit(&self.socket) {
+        match batch.commit(&self.owner.socket()) {
             Err(why) if why.raw_os_error() == Some(libc::ENOENT) => Ok(()), // It had run out.
             ended => ended,
         }
-    }
-
-    /// Lets the rules stand for another [`LEASE`] from now. The element is deleted and added in one
-    /// transaction, so there is no gap; adding it again alone does not move its end on Linux 6.1.
-    ///
-    /// # Errors
-    /// When the kernel refuses; the lease then runs out.
-    pub fn renew(&self) -> io::Result<()> {
-        let mut batch = Batch::begin();
-        batch.lease(&self.name, libc::NFT_MSG_DELSETELEM);
-        batch.lease(&self.name, libc::NFT_MSG_NEWSETELEM);
-        let renewed = batch.commit(&self.socket);
-        if renewed.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ENOENT)) {
-            // It had run out: the kernel has swept it away.
-            let mut batch = Batch::begin();
-            batch.lease(&self.name, libc::NFT_MSG_NEWSETELEM);
-            return batch.commit(&self.socket);
-        }
-        renewed
     }
 
     /// Takes all rules away, and the lease with them, and leaves the hooks: what is queued must be given back before
@@ -281,7 +270,7 @@ impl Table {
         let mut batch = Batch::begin();
         batch.push(libc::NFT_MSG_DELRULE, 0, &Attributes::new().text(NFTA_RULE_TABLE, &self.name));
         batch.push(libc::NFT_MSG_DELSET, 0, &the_set(&self.name));
-        let cleared = batch.commit(&self.socket);
+        let cleared = batch.commit(&self.owner.socket());
         let was_clear = cleared.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ENOENT));
         if was_clear { Ok(()) } else { cleared }
     }
@@ -289,11 +278,59 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // If its rules will not go, the hooks go with them.
+        let bare = Bare { owner: self.owner.clone(), name: self.name.clone() };
+        // If its rules will not go, the hooks go with them; and what stays of it in spite of that does nothing when its
+        // lease has run out.
         if self.clear().is_ok() {
-            hooks::end(self.namespace, Arc::clone(&self.socket));
+            hooks::end(self.owner.namespace(), bare);
         }
     }
+}
+
+/// A table without rules. Dropping it takes its hooks away.
+#[derive(Debug)]
+pub(super) struct Bare {
+    owner: Arc<Owner>,
+    name: String,
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let mut batch = Batch::begin();
+        batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, &self.name));
+        let _ = batch.commit(&self.owner.socket()); // It ends with its owner otherwise, and does nothing until then.
+    }
+}
+
+/// Lets the rules of tables of one owner stand for another [`LEASE`] from now: of those that are due when no other
+/// transaction of the owner is under way. One that the kernel refuses runs out; the others do not.
+pub(super) fn renew(owner: &Owner, due: impl FnOnce() -> Vec<String>) {
+    let socket = owner.socket();
+    for tables in due().chunks(RENEWED_AT_ONCE) {
+        let all = renewal(tables).commit(&socket);
+        if all.is_err() && tables.len() > 1 {
+            for table in tables {
+                let _ = renewal(std::slice::from_ref(table)).commit(&socket);
+            }
+        }
+    }
+}
+
+/// Leases that are renewed in one transaction: its acknowledgements must fit the socket's buffer, also where it is as
+/// small as an ordinary user may have it.
+const RENEWED_AT_ONCE: usize = 64;
+
+/// The messages that renew leases. The element is deleted and added in one transaction, so there is no gap; adding it
+/// again alone does not move its end on Linux 6.1. It is added before that too, since only what is there can be deleted: it
+/// may have run out.
+fn renewal(tables: &[String]) -> Batch {
+    let mut batch = Batch::begin();
+    for table in tables {
+        for what in [libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM, libc::NFT_MSG_NEWSETELEM] {
+            batch.lease(table, what);
+        }
+    }
+    batch
 }
 
 /// Names the set that holds the lease of a table.
@@ -308,7 +345,7 @@ fn filtering(
     exempt: Option<u32>,
     end: impl Fn(Hook) -> Attributes,
 ) -> Batch {
-    let (name, place) = (table.name.as_str(), hooks::place(table.namespace));
+    let (name, place) = (table.name.as_str(), hooks::place(table.owner.namespace()));
     let mut batch = Batch::begin();
     batch.table(name);
     batch.set(name);
@@ -339,18 +376,30 @@ fn unmade() -> impl FnOnce(io::Error) -> RulesError {
     )
 }
 
+/// What [`probe`] found, and where.
+static FOUND: Mutex<Vec<(Namespace, QueueBy)>> = Mutex::new(Vec::new());
+
 /// Finds out how this kernel hands packets to a queue, by a table that is made and deleted within one
-/// transaction and is never seen.
+/// transaction and is never seen. What was found in a namespace stays so for as long as we live: asking anew for each of
+/// many faults would take tens of milliseconds each.
 ///
 /// # Errors
 /// When it cannot, or we may not.
 pub fn probe() -> Result<QueueBy, RulesError> {
     let lacks = "hand packets to a queue from a rule table (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT with \
                  CONFIG_NETFILTER_XT_TARGET_NFQUEUE, is needed)";
+    let here = Namespace::ours().map_err(|why| RulesError::Refused("finding our network namespace", why))?;
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, by)) = found.iter().find(|(there, _)| *there == here) {
+        return Ok(*by);
+    }
     let mut last = RulesError::Lacks(lacks);
     for by in [QueueBy::Expression, QueueBy::Target] {
         match try_rule(&[to_queue(0, by, OrElse::Pass)], lacks) {
-            Ok(()) => return Ok(by),
+            Ok(()) => {
+                found.push((here, by));
+                return Ok(by);
+            }
             Err(RulesError::Rights) => return Err(RulesError::Rights),
             Err(why) => last = why,
         }
@@ -384,7 +433,7 @@ fn try_rule(rule: &[Attributes], lacks: &'static str) -> Result<(), RulesError> 
     batch.chain(NAME, "probe", None);
     batch.rule(NAME, "probe", rule);
     batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, NAME));
-    batch.commit(&socket()?).map_err(RulesError::of("looking what it can", lacks))
+    batch.commit(&Owner::here()?.socket()).map_err(RulesError::of("looking what it can", lacks))
 }
 
 /// Whether a table of that name has its lease, in the network namespace of this thread: whether its rules
@@ -409,8 +458,9 @@ fn exists(what: i32, attributes: &Attributes) -> Result<bool, RulesError> {
     let mut asked = Messages::new();
     let (kind, header) = message(what);
     asked.push(kind, 0, &header, attributes);
-    let socket = socket()?;
+    let owner = Owner::here()?;
     let look = || -> io::Result<bool> {
+        let socket = owner.socket();
         socket.send(asked.bytes())?;
         let mut buffer = vec![0; 8 << 10];
         match messages(socket.receive(&mut buffer, PATIENCE)?).next().and_then(|answer| answer.error()) {
@@ -420,13 +470,6 @@ fn exists(what: i32, attributes: &Attributes) -> Result<bool, RulesError> {
         }
     };
     look().map_err(RulesError::of("looking for a table", "list tables"))
-}
-
-fn socket() -> Result<Socket, RulesError> {
-    let socket = Socket::open(libc::NETLINK_NETFILTER)
-        .map_err(RulesError::of("opening its socket", "do nf_tables (CONFIG_NF_TABLES is needed)"))?;
-    socket.buffer(1 << 20); // Every message of a transaction is acknowledged at once.
-    Ok(socket)
 }
 
 /// A message's kind and its struct nfgenmsg, for the family inet: both IP versions.

@@ -251,7 +251,7 @@ impl Turning {
 impl Drop for Turning {
     /// The harm ends here; what is under way ends with the workers, later.
     fn drop(&mut self) {
-        let table = self.lease.take().and_then(Lease::end);
+        let table = self.lease.take().map(Lease::end);
         if let Some(table) = &table {
             let _ = table.expire(); // The lease runs out by itself if this fails.
         }

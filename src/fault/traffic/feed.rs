@@ -102,7 +102,7 @@ pub(in crate::fault) struct Cut {
 impl Drop for Cut {
     fn drop(&mut self) {
         // The rules go before the queue that what they take falls into.
-        drop(self.lease.take().and_then(Lease::end));
+        drop(self.lease.take().map(Lease::end));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Looks at traffic from outside: how long a TCP handshake takes, to the target and to somebody who was not named.
 
+use std::cell::LazyCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -31,16 +32,18 @@ pub(in crate::fault) fn places(
 ) -> impl Iterator<Item = SocketAddr> {
     // Who listens on all addresses listens on those of IPv4 too, as a rule; a container may have no other.
     let here = || (socket::listeners(), socket::is_ours(Ipv6Addr::LOCALHOST.into()));
-    let (listeners, has_six) = reach.within(here).unwrap_or_default();
+    // Only a port alone needs that: reading who listens takes milliseconds.
+    let here = LazyCell::new(move || reach.within(here).unwrap_or_default());
     endpoints.filter_map(move |endpoint| {
         let port = endpoint.port?;
         if let Some(address) = endpoint.address {
             return Some(SocketAddr::new(address, port));
         }
+        let (listeners, has_six) = &*here;
         let here = listeners.iter().find(|l| l.protocol == Protocol::Tcp && l.at.port() == port)?.at;
         Some(match (here.ip().is_unspecified(), here) {
             (false, _) => here,
-            (true, SocketAddr::V6(_)) if has_six => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            (true, SocketAddr::V6(_)) if *has_six => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
             (true, _) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         })
     })
