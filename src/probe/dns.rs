@@ -132,7 +132,7 @@ name     = "example.com"
 type     = "MX"
 protocol = "tcp"
 recurse  = false
-expect   = { authoritative = true, answer = ["IN MX 10 mail"], never = ["old\\.example"] }
+expect   = { answer = ["IN MX 10 mail"], never = ["old\\.example"] }
 every    = "30s"
 "#;
 

@@ -35,10 +35,10 @@ pub struct UdpProber {
 
 impl Probe for Udp {
     type Prober = UdpProber;
-    const EXAMPLE: &'static str = r#"[probe.time.udp]
-address = "127.0.0.1:123"
-send    = { hex = "e3 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00" }
-expect  = { regex = "(?s-u)^[\\x24\\xe4]" }
+    const EXAMPLE: &'static str = r#"[probe.stun.udp]
+address = "127.0.0.1:3478"
+send    = { hex = "00010000 2112a442 00000000 00000000 00000000" }
+expect  = { regex = "(?s-u)^\\x01\\x01" }   # a binding response (RFC 8489)
 every   = "1s"
 "#;
 
