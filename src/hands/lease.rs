@@ -104,3 +104,47 @@ fn renewed(namespace: Namespace) -> bool {
     });
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::since_boot;
+    use crate::hands::namespace;
+    use crate::hands::rules::{LEASE, leased};
+
+    #[test]
+    fn a_lease_that_cannot_be_renewed_leaves_the_others_alone_and_all_run_out_when_the_heart_stops() {
+        if !nix::unistd::geteuid().is_root() || namespace::attempt().is_err() {
+            assert!(std::env::var("BROWNOUT_TESTS_REQUIRE").as_deref() != Ok("all"));
+            eprintln!("SKIPPED: a thread of a process of several can enter a namespace only as root");
+            return;
+        }
+        // The thread alone moves, and takes its namespace with it when it ends.
+        std::thread::spawn(|| {
+            namespace::enter().unwrap();
+            let by = rules::probe().unwrap();
+            let heart = Heartbeat::default();
+            let lease = |name: &str| {
+                let table = Table::queueing(name, (7, by), &[], None).unwrap();
+                Lease::keep(table, heart.clone()).unwrap()
+            };
+            let (kept, broken) = (lease("kept"), lease("broken"));
+            broken.table.clear().unwrap();
+            let until = since_boot() + LEASE * 2;
+            while since_boot() < until || !leased("kept").unwrap() {
+                heart.beat();
+                assert!(since_boot() < until + Duration::from_mins(1), "its lease is not renewed");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            while leased("kept").unwrap() {
+                assert!(since_boot() < until + Duration::from_mins(1), "nobody beats");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(rules::stands("kept").unwrap());
+            drop((kept.end(), broken));
+            assert!(!rules::stands("kept").unwrap());
+        })
+        .join()
+        .unwrap();
+    }
+}

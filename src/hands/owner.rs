@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use super::rules::RulesError;
 use crate::host::netlink::Socket;
@@ -43,7 +44,10 @@ impl Owner {
 
     /// The socket, for one question and its answers.
     pub(super) fn socket(&self) -> MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // What came too late for whoever asked before.
+        while socket.receive(&mut [0; 64], Duration::ZERO).is_ok() {}
+        socket
     }
 
     /// Where it is.
