@@ -66,6 +66,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("file", "path = '/no/such/file'".to_owned()),
         ("dns", format!("address = '{address}'\nname = 'a'\nprotocol = 'tcp'")),
         ("metric", format!("url = 'http://{address}/metrics'\nname = 'up'")),
+        ("log", "path = '/no/such/file'\nregex = 'x'\nexpect = { below = 1 }".to_owned()),
     ]
 }
 
@@ -106,7 +107,7 @@ async fn a_look_that_is_dropped_leaves_no_connection() {
     })
     .await;
     for (kind, text) in
-        samples(silent).into_iter().filter(|(kind, _)| !["exec", "udp", "icmp", "file"].contains(kind))
+        samples(silent).into_iter().filter(|(kind, _)| !["exec", "udp", "icmp", "file", "log"].contains(kind))
     {
         let prober = prober(kind, &text);
         tokio::select! {

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use brownout::base::Clock;
-use brownout::probe::look_once;
+use brownout::probe::{AnyProbe, AnyProber, Setting, look_once};
 use brownout::slo::Outcome;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use looking::{Authority, GOOD, Real, bad, look, prober, seen, server, tls_server, told};
+use looking::{Authority, GOOD, LONG, Real, bad, look, prober, seen, server, tls_server, told};
 
 /// The next line of a connection, without its end; empty when there is none.
 async fn line(stream: &mut TcpStream) -> String {
@@ -908,4 +908,67 @@ async fn a_figure_of_a_page_is_judged_by_its_name_and_labels() {
     let never =
         look_once(0, &prober("metric", &text(silent)), &Clock::start(), Duration::from_millis(300)).await;
     assert_eq!(never.sample.why.as_deref(), Some("no answer within 300 ms"));
+}
+
+// ------------------------------------------------------------------------------------------------ log
+
+/// What a look at a log counts, or why it does not.
+async fn counted(prober: &AnyProber) -> Result<f64, String> {
+    let look = look(prober).await;
+    let figure = look.facts.iter().find(|fact| fact.name == "figure").and_then(|fact| fact.figure);
+    figure.ok_or_else(|| look.sample.why.as_deref().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn each_line_of_a_log_counts_once_also_when_it_is_moved_away_or_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("app.log"), folder.path().join("app.log.1"));
+    let add = |path: &std::path::Path, text: &str| {
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    let setting = Setting { directory: folder.path().to_owned(), timeout: LONG, facts: true };
+    let reads = |file: &str, more: &str| {
+        AnyProbe::from_toml("log", &format!("path = '{file}'\nregex = 'ERROR'\n{more}"))
+            .unwrap()
+            .prober(&setting)
+    };
+    let of_count = "of = 'count'\nexpect = { below = 1 }";
+    add(&path, "ERROR before\n");
+    let log = reads("app.log", of_count).unwrap();
+    assert_eq!(seen(&log).await, GOOD, "what was there before does not count");
+    add(&path, "ok\nERROR one\nERR");
+    assert_eq!(seen(&log).await, bad("the number of lines with `ERROR` is not below 1"));
+    add(&path, "OR two\n");
+    assert_eq!(counted(&log).await, Ok(1.0), "a line that was not whole");
+    assert_eq!(counted(&log).await, Ok(0.0));
+    add(&path, "ERROR three\nERROR four");
+    std::fs::rename(&path, &moved).unwrap();
+    add(&path, "ERROR five\n");
+    assert_eq!(counted(&log).await, Ok(3.0), "the rest of the old file, and the new one");
+    std::fs::rename(&path, &moved).unwrap();
+    add(&moved, "ERROR six\n");
+    assert_eq!(counted(&log).await, Ok(1.0), "moved away, and still written to");
+    add(&path, "ERROR seven\n");
+    assert_eq!(counted(&log).await, Ok(1.0));
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    add(&path, "ERROR 8\n");
+    assert_eq!(counted(&log).await, Ok(1.0), "cut to nothing");
+    add(&path, &format!("{} ERROR\n\n", "x".repeat(200 * 1024)));
+    assert_eq!(counted(&log).await, Ok(1.0), "a line that is too long to be kept");
+
+    let late = reads("late.log", of_count).unwrap();
+    let told = format!("{} is not there", folder.path().join("late.log").display());
+    assert_eq!(counted(&late).await, Err(told));
+    add(&folder.path().join("late.log"), "ERROR\n");
+    assert_eq!(counted(&late).await, Ok(1.0));
+
+    let rate = reads("app.log", "expect = { above = 0 }").unwrap();
+    add(&path, "ERROR\n");
+    assert_eq!(seen(&rate).await, GOOD);
+    assert_eq!(seen(&rate).await, bad("the number of lines a second with `ERROR` is not above 0"));
+
+    nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let why = reads("pipe", of_count).err().unwrap();
+    assert!(why.ends_with("/pipe: it is no regular file"), "{why}");
 }

@@ -14,6 +14,7 @@ mod file;
 mod grpc;
 mod http;
 mod icmp;
+mod log;
 mod metric;
 mod payload;
 mod postgres;
@@ -377,6 +378,7 @@ kinds! {
     File: file::File, file::FileProber;
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
+    Log: log::Log, log::LogProber;
 }
 
 impl AnyProbe {
