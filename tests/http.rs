@@ -593,7 +593,7 @@ fn only_the_processes_named_in_from_are_hurt() {
     let Some(place) = Place::new() else { return };
     let Some(_nginx) = place.nginx() else { return };
     let named = place.path("named-client");
-    std::fs::copy("/bin/bash", &named).unwrap();
+    support::copy_program("/bin/bash", &named);
     let script = "echo ready; while read; do exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /text HTTP/1.0\\r\\n\\r\\n' >&3; \
                   head -n 1 <&3; exec 3<&-; done";
     let client = |program: &Path| {

@@ -11,7 +11,7 @@ use support::{Owned, World, brownout, said};
 /// A process whose program is called like the ssh daemon's.
 fn daemon(world: &World) -> (Owned, PathBuf) {
     let program = world.folder.path().join("sshd");
-    std::fs::copy("/bin/sleep", &program).unwrap();
+    support::copy_program("/bin/sleep", &program);
     let sleeper = Owned::start(Command::new(&program).arg("60"));
     support::eventually("it is its own program", || {
         std::fs::read_link(format!("/proc/{}/exe", sleeper.pid())).is_ok_and(|exe| exe == program)

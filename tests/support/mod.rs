@@ -29,6 +29,12 @@ pub fn brownout(state: &Path) -> Command {
     command
 }
 
+/// Copies a program, by another process: a file that we write would be open in what another test starts meanwhile, and a
+/// program that somebody may write cannot be run (ETXTBSY, execve(2)).
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    assert!(Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap().success());
+}
+
 /// A child that ends with the test.
 pub struct Owned(pub Child);
 
