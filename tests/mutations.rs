@@ -166,7 +166,7 @@ fn logs() -> Vec<Vec<u8>> {
         r#"{"kind":"memory","bytes":1,"available_before":2,"mark":"m"}"#.to_owned(),
         format!(r#"{{"kind":"fds","targets":[{{"process":{identity},"before":2,"during":1}}]}}"#),
         format!(
-            r#"{{"kind":"starve","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"limits":[[{{"file":"f","device":null,"during":"d","without":"max"}},"b"]]}},"targets":[{identity}],"cores":1.0}}"#
+            r#"{{"kind":"starve","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"limits":[[{{"file":"f","device":null,"during":"d","without":"max"}},"b"]]}},"targets":[{identity}]}}"#
         ),
         format!(
             r#"{{"kind":"threads","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"limits":[[{{"file":"f","device":null,"during":"d","without":"max"}},"b"]]}},"targets":[{identity}]}}"#

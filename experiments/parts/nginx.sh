@@ -1,7 +1,11 @@
 #!/bin/sh
 # Writes the configuration of a small nginx into the directory $1, listening on port $2; while there is a file $3
-# (`maintenance` in that directory if not given), everybody is turned away.
+# (`maintenance` in that directory if not given), everybody is turned away. What is put under /store/ is kept in the directory
+# $4 ($1 if not given), and shown to whoever asks.
 set -eu
+store=${4:-$1}
+mkdir -p "$store/store"
+echo "ok" > "$store/store/old"
 mkdir -p "$1/html"
 echo "ok" > "$1/html/index.html"
 # A page that is packed anew for everybody who asks costs processor time.
@@ -17,7 +21,7 @@ error_log $1/error.log;
 events {}
 http {
   access_log off;
-  client_body_temp_path $1/body; proxy_temp_path $1/proxy; fastcgi_temp_path $1/fastcgi;
+  client_body_temp_path $store/store/.body; proxy_temp_path $1/proxy; fastcgi_temp_path $1/fastcgi;
   uwsgi_temp_path $1/uwsgi; scgi_temp_path $1/scgi;
   server {
     listen 127.0.0.1:$2;
@@ -25,6 +29,7 @@ http {
       root $1/html;
       if (-f ${3:-$1/maintenance}) { return 503; }
     }
+    location /store/ { root $store; dav_methods PUT; }
     location /packed { root $1/html; gzip on; gzip_types text/plain; gzip_comp_level 9; }
   }
 }

@@ -1,9 +1,10 @@
-//! Floor 0: what every room may use: ids, units, the clock, the dice.
+//! Floor 0: what every room may use: ids, units, the clock, the dice, names that others gave.
 //!
 //! Nothing here knows about experiments, hosts or faults.
 
 pub mod clock;
 pub mod dice;
+pub mod grpc;
 pub mod id;
 pub mod unit;
 

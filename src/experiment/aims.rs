@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 use super::draft::known_names;
 use super::model::{BlastRadius, Limit};
 use super::tables::{self, Aimed, Named};
-use crate::file::{Mistakes, Place, Placed};
+use crate::file::{Mistakes, Place, Placed, no_pattern};
 use crate::host::container::Which;
 use crate::host::target::{Endpoint, Netns, Pick, Selector, Target};
 
@@ -263,8 +263,7 @@ fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector
         }
         Ok(pattern) => Some(Selector::Cmdline(pattern)),
         Err(why) => {
-            let why = why.to_string();
-            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let why = no_pattern(&why);
             mistakes.error(place, format!("`{text}` is no regular expression: {why}"), "");
             None
         }

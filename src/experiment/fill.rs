@@ -83,7 +83,7 @@ pub(super) struct Scope<'a> {
 }
 
 /// What a service has of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     Port,
     Dir,
@@ -94,8 +94,8 @@ pub(super) struct Filler<'a> {
     surroundings: &'a mut Surroundings,
     services: BTreeSet<String>,
     ports: BTreeMap<String, u16>,
-    own: BTreeSet<String>,
-    dirs: BTreeSet<String>,
+    /// What services use of their own.
+    own: BTreeSet<(String, Thing)>,
     referred: Vec<(String, Thing, Place)>,
     /// Where something could not be filled in: what is left there makes no further mistake.
     empty: BTreeSet<Place>,
@@ -112,7 +112,6 @@ impl<'a> Filler<'a> {
             services,
             ports: BTreeMap::new(),
             own: BTreeSet::new(),
-            dirs: BTreeSet::new(),
             referred: Vec::new(),
             empty: BTreeSet::new(),
             foreign: BTreeMap::new(),
@@ -151,11 +150,11 @@ impl<'a> Filler<'a> {
     /// filled in.
     pub fn settle(&self, mistakes: &mut Mistakes) {
         for (service, thing, place) in &self.referred {
-            let (used, word, so) = match thing {
-                Thing::Port => (&self.own, "self.port", "nobody listens there"),
-                Thing::Dir => (&self.dirs, "self.dir", "it has no folder"),
+            let (word, so) = match thing {
+                Thing::Port => ("self.port", "nobody listens there"),
+                Thing::Dir => ("self.dir", "it has no folder"),
             };
-            if !used.contains(service) {
+            if !self.uses(service, *thing) {
                 mistakes.error(
                     *place,
                     format!("service `{service}` never uses `${{{word}}}`, so {so}"),
@@ -177,12 +176,16 @@ impl<'a> Filler<'a> {
 
     /// The port a service uses, when it asked for one.
     pub fn port_of(&self, service: &str) -> Option<u16> {
-        self.ports.get(service).copied().filter(|_| self.own.contains(service))
+        self.ports.get(service).copied().filter(|_| self.uses(service, Thing::Port))
     }
 
     /// The folder a service uses, when it asked for one.
     pub fn dir_of(&self, service: &str) -> Option<PathBuf> {
-        self.dirs.contains(service).then(|| self.dir(service))
+        self.uses(service, Thing::Dir).then(|| self.dir(service))
+    }
+
+    fn uses(&self, service: &str, thing: Thing) -> bool {
+        self.own.contains(&(service.to_owned(), thing))
     }
 
     fn dir(&self, service: &str) -> PathBuf {
@@ -234,8 +237,7 @@ impl<'a> Filler<'a> {
             },
             Ours::Own(thing) => match scope.service {
                 Some(service) => {
-                    let used = if thing == Thing::Port { &mut self.own } else { &mut self.dirs };
-                    used.insert(service.to_owned());
+                    self.own.insert((service.to_owned(), thing));
                     return Some(self.thing(thing, service));
                 }
                 None => mistakes.error(

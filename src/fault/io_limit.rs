@@ -3,17 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::fenced;
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::fenced::{self, Fenced};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
 use crate::base::Throughput;
 use crate::base::clock::since_boot;
 use crate::hands::fence::{Controller, Fence, FenceError, Ground, Limit};
 use crate::host::disk::Disk;
-use crate::host::process::Identity;
 use crate::host::rights::Rights;
-use crate::undo::{Claim, Tier};
+use crate::undo::Tier;
 
 /// What the processes read and write is measured over so long.
 const MEASURING: Duration = Duration::from_secs(2);
@@ -44,14 +41,6 @@ crate::kind! {
     }
 }
 
-/// The limits, and whose they are.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Throttled {
-    fence: Fence,
-    targets: Vec<Identity>,
-    disk: String,
-}
-
 /// What can be limited: its word in version 2, and its file in version 1 (Linux' Documentation/admin-guide/cgroup-v2.rst,
 /// and cgroup-v1/blkio-controller.rst).
 const WAYS: [(&str, &str); 4] = [
@@ -79,6 +68,12 @@ impl IoLimit {
             self.write_iops.map(|some| times(some, "write")),
         ];
         said.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The disk, as the kernel calls it.
+    fn disk_name(&self) -> String {
+        let disk = Disk::of(&self.disk).ok().flatten();
+        disk.map_or_else(|| self.disk.display().to_string(), |disk| disk.name)
     }
 
     /// The limits to set, beside those that hold already; `None` when one of those is as low.
@@ -120,7 +115,7 @@ impl IoLimit {
 }
 
 impl Fault for IoLimit {
-    type Owed = Throttled;
+    type Owed = Fenced;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Process;
     const TIER: Tier = Tier::Watchdog;
@@ -144,7 +139,7 @@ for    = "30s"
         Ok(())
     }
 
-    async fn survey(&self, site: &Site) -> Result<Throttled, Refusal> {
+    async fn survey(&self, site: &Site) -> Result<Fenced, Refusal> {
         site.some_processes()?;
         let said = self.disk.display();
         let disk =
@@ -162,16 +157,16 @@ for    = "30s"
             return Err(site.refuse(why, "ask for less"));
         };
         let fence = Fence::plan(ground, limits).map_err(refuse)?;
-        Ok(Throttled { fence, targets: site.identities(), disk: disk.name })
+        Ok(Fenced::of(fence, site))
     }
 
-    async fn inject(&self, site: &Site, owed: &Throttled, _: &mut Held) -> Result<(), FaultError> {
-        owed.fence.put_up(&site.target.pids()).map_err(|why| FaultError(why.to_string()))
+    async fn inject(&self, site: &Site, owed: &Fenced, _: &mut Held) -> Result<(), FaultError> {
+        owed.put_up(site)
     }
 
-    async fn verify(&self, _: &Site, owed: &Throttled, _: &Held) -> Effect {
-        let ground = &owed.fence.ground;
-        if let Some(out) = fenced::outside(ground, &owed.targets) {
+    async fn verify(&self, _: &Site, owed: &Fenced, _: &Held) -> Effect {
+        let ground = owed.ground();
+        if let Some(out) = owed.outside() {
             return Effect::Mismatch(format!("process {out} is not in the cgroup that has the limits"));
         }
         let Some(device) = owed.fence.limits.first().and_then(|(limit, _)| limit.device.as_deref()) else {
@@ -198,18 +193,18 @@ for    = "30s"
                 )
             });
         }
-        let figures = format!("{} on disk {}", figures.join("; "), owed.disk);
+        let figures = format!("{} on disk {}", figures.join("; "), self.disk_name());
         if all { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
     }
 
-    fn mechanism(&self, owed: &Throttled) -> Option<String> {
-        let ground = &owed.fence.ground;
+    fn mechanism(&self, owed: &Fenced) -> Option<String> {
+        let ground = owed.ground();
         let buffered = if ground.is_unified() {
             ""
         } else {
             "; what is only written to the page cache is not held back"
         };
-        Some(format!("{}, on disk {}{buffered}", ground.said(), owed.disk))
+        Some(format!("{}, on disk {}{buffered}", ground.said(), self.disk_name()))
     }
 
     fn harm(&self, site: &Site) -> String {
@@ -240,28 +235,6 @@ fn number(text: &str, device: &str, word: &str) -> Option<u64> {
         |line: &'_ str| Some(line.strip_prefix(device)?.strip_prefix(' ')?.split_once(word)?.1.to_owned());
     let found = text.lines().find_map(of_device)?;
     found.split(' ').next()?.parse().ok()
-}
-
-impl Owed for Throttled {
-    async fn undo(&self) -> Result<(), UndoError> {
-        self.fence.take_down().map_err(|why| UndoError(why.to_string()))
-    }
-
-    async fn remains(&self) -> Result<bool, UndoError> {
-        self.fence.stands().map_err(|why| UndoError(why.to_string()))
-    }
-
-    fn claims(&self, host: &str) -> Vec<Claim> {
-        fenced::claims(host, &self.fence, &self.targets)
-    }
-
-    fn tier(&self) -> Tier {
-        Tier::Watchdog
-    }
-
-    fn by_hand(&self) -> String {
-        self.fence.by_hand()
-    }
 }
 
 #[cfg(test)]

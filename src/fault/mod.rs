@@ -623,12 +623,12 @@ kinds! {
     DiskError: disk_error::DiskError, gated::Gated;
     DiskReadonly: disk_readonly::DiskReadonly, disk_readonly::Readonly;
     Io: io::Io, io::Churning;
-    IoLimit: io_limit::IoLimit, io_limit::Throttled;
+    IoLimit: io_limit::IoLimit, fenced::Fenced;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
     Fds: fds::Fds, fds::Lowered;
-    Starve: starve::Starve, starve::Starved;
-    Threads: threads::Threads, threads::Confined;
+    Starve: starve::Starve, fenced::Fenced;
+    Threads: threads::Threads, fenced::Fenced;
     Clock: clock::Clock, clock::Mistold;
     Freeze: freeze::Freeze, freeze::Frozen;
     Unit: unit::Unit, unit::Handled;

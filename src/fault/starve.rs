@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::cpu::Load;
-use super::fenced;
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::fenced::{self, Fenced};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
 use crate::base::clock::since_boot;
 use crate::hands::fence::{Controller, Fence, FenceError, Ground};
 use crate::host::cpu::processors;
-use crate::host::process::{Identity, cpu_time};
+use crate::host::process::cpu_time;
 use crate::host::rights::Rights;
-use crate::undo::{Claim, Tier};
+use crate::undo::Tier;
 
 /// What the processes use is measured over so long.
 const MEASURING: Duration = Duration::from_secs(1);
@@ -34,16 +32,18 @@ crate::kind! {
     }
 }
 
-/// The limit, and whose it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Starved {
-    fence: Fence,
-    targets: Vec<Identity>,
-    cores: f64,
+impl Starve {
+    /// The quota, in processors.
+    fn cores(&self) -> f64 {
+        match self.quota {
+            Load::Each(percent) => percent.share() * processors() as f64,
+            Load::Cores(cores) => cores,
+        }
+    }
 }
 
 impl Fault for Starve {
-    type Owed = Starved;
+    type Owed = Fenced;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Process;
     const TIER: Tier = Tier::Watchdog;
@@ -53,12 +53,9 @@ quota  = "0.2 cores"
 for    = "30s"
 "#;
 
-    async fn survey(&self, site: &Site) -> Result<Starved, Refusal> {
+    async fn survey(&self, site: &Site) -> Result<Fenced, Refusal> {
         site.some_processes()?;
-        let cores = match self.quota {
-            Load::Each(percent) => percent.share() * processors() as f64,
-            Load::Cores(cores) => cores,
-        };
+        let cores = self.cores();
         let quota = (cores * PERIOD).round();
         if quota < LEAST || cores >= processors() as f64 {
             return Err(site.refuse(
@@ -79,17 +76,17 @@ for    = "30s"
         if !fence.limits_more() {
             return Err(site.refuse("that is its quota as it is".to_owned(), "ask for less"));
         }
-        Ok(Starved { fence, targets: site.identities(), cores })
+        Ok(Fenced::of(fence, site))
     }
 
-    async fn inject(&self, site: &Site, owed: &Starved, _: &mut Held) -> Result<(), FaultError> {
-        owed.fence.put_up(&site.target.pids()).map_err(|why| FaultError(why.to_string()))
+    async fn inject(&self, site: &Site, owed: &Fenced, _: &mut Held) -> Result<(), FaultError> {
+        owed.put_up(site)
     }
 
-    async fn verify(&self, _: &Site, owed: &Starved, _: &Held) -> Effect {
-        let ground = &owed.fence.ground;
+    async fn verify(&self, _: &Site, owed: &Fenced, _: &Held) -> Effect {
+        let (ground, asked) = (owed.ground(), self.cores());
         let used = || ground.inside().into_iter().filter_map(cpu_time).sum::<Duration>();
-        if let Some(out) = fenced::outside(ground, &owed.targets) {
+        if let Some(out) = owed.outside() {
             return Effect::Mismatch(format!("process {out} is not in the cgroup that has the quota"));
         }
         let (before, begun, held_before) = (used(), since_boot(), held_back(ground));
@@ -98,15 +95,14 @@ for    = "30s"
         let cores = used().saturating_sub(before).as_secs_f64() / took;
         let held = held_back(ground).saturating_sub(held_before);
         let figures = format!(
-            "asked for at most {:.2} cores' worth, used {cores:.2}, held back {held} times in {took:.1} s",
-            owed.cores
+            "asked for at most {asked:.2} cores' worth, used {cores:.2}, held back {held} times in {took:.1} s"
         );
         // Times are counted in ticks of 10 ms, and a period may begin before the measuring.
-        if cores <= owed.cores * 1.15 + 0.1 { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
+        if cores <= asked * 1.15 + 0.1 { Effect::Confirmed(figures) } else { Effect::Mismatch(figures) }
     }
 
-    fn mechanism(&self, owed: &Starved) -> Option<String> {
-        Some(owed.fence.ground.said())
+    fn mechanism(&self, owed: &Fenced) -> Option<String> {
+        Some(owed.ground().said())
     }
 
     fn harm(&self, site: &Site) -> String {
@@ -123,26 +119,4 @@ fn held_back(ground: &Ground) -> u64 {
     let text = ground.read("cpu.stat").ok().flatten().unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
     line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-impl Owed for Starved {
-    async fn undo(&self) -> Result<(), UndoError> {
-        self.fence.take_down().map_err(|why| UndoError(why.to_string()))
-    }
-
-    async fn remains(&self) -> Result<bool, UndoError> {
-        self.fence.stands().map_err(|why| UndoError(why.to_string()))
-    }
-
-    fn claims(&self, host: &str) -> Vec<Claim> {
-        fenced::claims(host, &self.fence, &self.targets)
-    }
-
-    fn tier(&self) -> Tier {
-        Tier::Watchdog
-    }
-
-    fn by_hand(&self) -> String {
-        self.fence.by_hand()
-    }
 }

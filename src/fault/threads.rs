@@ -1,13 +1,10 @@
 //! `threads`: processes can start few more threads and processes.
 
-use serde::{Deserialize, Serialize};
-
-use super::fenced;
-use super::{Ability, Aim, Effect, Fault, FaultError, Held, Owed, Refusal, Site, UndoError};
+use super::fenced::{self, Fenced};
+use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
 use crate::hands::fence::{Controller, Fence, FenceError, Ground};
-use crate::host::process::Identity;
 use crate::host::rights::Rights;
-use crate::undo::{Claim, Tier};
+use crate::undo::Tier;
 
 /// The file of the limit, in both versions of cgroups (Linux' Documentation/admin-guide/cgroup-v2.rst).
 const LIMIT: &str = "pids.max";
@@ -25,15 +22,8 @@ crate::kind! {
     }
 }
 
-/// The limit, and whose it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Confined {
-    fence: Fence,
-    targets: Vec<Identity>,
-}
-
 impl Fault for Threads {
-    type Owed = Confined;
+    type Owed = Fenced;
     const LASTING: bool = true;
     const AIM: Aim = Aim::Process;
     const TIER: Tier = Tier::Watchdog;
@@ -43,7 +33,7 @@ leave  = 4
 for    = "20s"
 "#;
 
-    async fn survey(&self, site: &Site) -> Result<Confined, Refusal> {
+    async fn survey(&self, site: &Site) -> Result<Fenced, Refusal> {
         site.some_processes()?;
         let refuse = |why: FenceError| fenced::refusal(site, &why);
         let name = format!("brownout-pids-{}", site.mark());
@@ -58,15 +48,15 @@ for    = "20s"
                 "leave fewer",
             ));
         }
-        Ok(Confined { fence, targets: site.identities() })
+        Ok(Fenced::of(fence, site))
     }
 
-    async fn inject(&self, site: &Site, owed: &Confined, _: &mut Held) -> Result<(), FaultError> {
-        owed.fence.put_up(&site.target.pids()).map_err(|why| FaultError(why.to_string()))
+    async fn inject(&self, site: &Site, owed: &Fenced, _: &mut Held) -> Result<(), FaultError> {
+        owed.put_up(site)
     }
 
-    async fn verify(&self, _: &Site, owed: &Confined, _: &Held) -> Effect {
-        let ground = &owed.fence.ground;
+    async fn verify(&self, _: &Site, owed: &Fenced, _: &Held) -> Effect {
+        let ground = owed.ground();
         let number = |file: &str| ground.read(file).ok().flatten().and_then(|text| text.parse::<u64>().ok());
         let (Some(most), Some(now)) = (number(LIMIT), number("pids.current")) else {
             return Effect::Unverifiable("the limit of the cgroup cannot be read".to_owned());
@@ -74,7 +64,7 @@ for    = "20s"
         let left = most.saturating_sub(now);
         let figures =
             format!("asked to leave {}; {now} threads of at most {most}, so {left} left", self.leave);
-        if let Some(out) = fenced::outside(ground, &owed.targets) {
+        if let Some(out) = owed.outside() {
             Effect::Mismatch(format!("process {out} is not in the cgroup that has the limit; {figures}"))
         } else if left <= u64::from(self.leave) {
             Effect::Confirmed(figures)
@@ -83,8 +73,8 @@ for    = "20s"
         }
     }
 
-    fn mechanism(&self, owed: &Confined) -> Option<String> {
-        Some(owed.fence.ground.said())
+    fn mechanism(&self, owed: &Fenced) -> Option<String> {
+        Some(owed.ground().said())
     }
 
     fn harm(&self, site: &Site) -> String {
@@ -93,27 +83,5 @@ for    = "20s"
 
     fn ability(_: &Rights) -> Ability {
         fenced::ability(Controller::Pids)
-    }
-}
-
-impl Owed for Confined {
-    async fn undo(&self) -> Result<(), UndoError> {
-        self.fence.take_down().map_err(|why| UndoError(why.to_string()))
-    }
-
-    async fn remains(&self) -> Result<bool, UndoError> {
-        self.fence.stands().map_err(|why| UndoError(why.to_string()))
-    }
-
-    fn claims(&self, host: &str) -> Vec<Claim> {
-        fenced::claims(host, &self.fence, &self.targets)
-    }
-
-    fn tier(&self) -> Tier {
-        Tier::Watchdog
-    }
-
-    fn by_hand(&self) -> String {
-        self.fence.by_hand()
     }
 }

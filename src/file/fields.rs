@@ -237,6 +237,13 @@ pub fn read_text<T, R: Into<String>>(
     parse(&text).map_err(|(what, remedy)| mistakes.error(node.place, what, remedy)).ok()
 }
 
+/// Why a text is no regular expression: the library draws a picture of several lines, whose last one says it.
+#[must_use]
+pub fn no_pattern(why: &regex::Error) -> String {
+    let why = why.to_string();
+    why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
 /// Reads one value, or a list of them that is not empty.
 pub fn some<T: Read>(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<T>> {
     let nodes = match &node.value {

@@ -10,8 +10,8 @@ mod mistake;
 mod node;
 
 pub use fields::{
-    FieldDoc, Fields, Placed, Read, nearest, object_schema, paragraphs, plain, read_text, some, some_schema,
-    word,
+    FieldDoc, Fields, Placed, Read, nearest, no_pattern, object_schema, paragraphs, plain, read_text, some,
+    some_schema, word,
 };
 pub use mistake::{Mistake, Mistakes};
 pub use node::{Key, Node, Place, Sources, Value};

@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, open, posix_fadvise};
 use nix::sys::stat::Mode;
 use nix::sys::uio::{pread, pwrite};
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 use super::Heartbeat;
 use crate::base::Throughput;
@@ -244,15 +246,8 @@ struct Buffer {
 impl Buffer {
     /// Filled with what no disk can pack.
     fn new(length: u64) -> Self {
-        let mut x = 88_172_645_463_325_252_u64;
-        let next = || {
-            // Marsaglia's xorshift.
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            x as u8
-        };
-        let bytes: Vec<u8> = std::iter::repeat_with(next).take((length + PIECE) as usize).collect();
+        let mut bytes = vec![0; (length + PIECE) as usize];
+        ChaCha8Rng::seed_from_u64(length).fill_bytes(&mut bytes);
         Self { begin: bytes.as_ptr().align_offset(PIECE as usize).min(PIECE as usize), bytes }
     }
 

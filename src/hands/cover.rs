@@ -20,6 +20,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::host::apart::apart;
 use crate::host::mounts::{Mount, namespace_of, namespaces, number_at, parse};
 use crate::host::process::boot_id;
 
@@ -323,7 +324,7 @@ fn within<T: Send>(
     pid: i32,
     work: impl FnOnce(&Here) -> Result<T, CoverError> + Send,
 ) -> Result<T, CoverError> {
-    let doing = || format!("entering the mount namespace of process {pid}");
+    let doing = format!("entering the mount namespace of process {pid}");
     let enter = move || -> io::Result<Here> {
         // Opened before: over there, /proc may be another or none.
         let ours =
@@ -336,11 +337,5 @@ fn within<T: Send>(
         }
         Ok(Here(ours))
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("mounts".to_owned());
-        let work = move || work(&enter().map_err(system(doing()))?);
-        let thread = thread.spawn_scoped(scope, work).map_err(system(doing()))?;
-        let ended = |_| CoverError::System { doing: doing(), why: io::ErrorKind::Other.into() };
-        thread.join().unwrap_or_else(|why| Err(ended(why)))
-    })
+    apart("mounts", enter, |here| work(&here)).unwrap_or_else(|why| Err(system(doing)(why)))
 }

@@ -1,7 +1,6 @@
 //! Datagrams to one peer.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -10,12 +9,6 @@ use tokio::net::UdpSocket;
 
 /// No datagram is longer (RFC 768).
 pub const LONGEST: usize = 65_535;
-
-/// Any port of ours from which a peer can be reached.
-#[must_use]
-pub fn any(peer: SocketAddr) -> SocketAddr {
-    if peer.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) }
-}
 
 /// The next datagram from whom a socket is connected to; its length.
 ///

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::apart::apart;
 use super::process::{Process, ProcessError};
 
 /// What is limited.
@@ -90,18 +91,16 @@ fn prlimit(
 fn as_its_user<T: Send>(pid: i32, work: impl FnOnce() -> T + Send) -> Option<T> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let (user, group) = (real(&status, "Uid:")?, real(&status, "Gid:")?);
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(move || {
-            // The C library would change all threads of this process; the kernel knows each thread's own.
-            // SAFETY: setresgid(2) and setresuid(2) take three integers, of which -1 changes nothing.
-            let became = unsafe {
-                libc::syscall(libc::SYS_setresgid, group, -1, -1) == 0
-                    && libc::syscall(libc::SYS_setresuid, user, -1, -1) == 0
-            };
-            became.then(work)
-        });
-        inside.join().ok().flatten()
-    })
+    let become_them = move || {
+        // The C library would change all threads of this process; the kernel knows each thread's own.
+        // SAFETY: setresgid(2) and setresuid(2) take three integers, of which -1 changes nothing.
+        let became = unsafe {
+            libc::syscall(libc::SYS_setresgid, group, -1, -1) == 0
+                && libc::syscall(libc::SYS_setresuid, user, -1, -1) == 0
+        };
+        if became { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    apart("their user", become_them, |()| work()).ok()
 }
 
 /// The first number in a line of /proc/PID/status: the real one (proc_pid_status(5)).

@@ -9,9 +9,9 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 
-use super::datagram::{LONGEST, any, hear};
+use super::datagram::{LONGEST, hear};
 use super::network::Network;
-use super::socket::Protocol;
+use super::socket::{Protocol, any};
 use crate::base::clock::since_boot;
 
 /// What came of it.
@@ -30,6 +30,15 @@ pub enum Got {
     Silence,
     /// It could not be asked, or what came is no answer.
     Nothing(String),
+}
+
+/// A code as servers and their tools write it: `NXDOMAIN`.
+#[must_use]
+pub fn said(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::Unknown(number) => format!("RCODE{number}"),
+        known => format!("{known:?}").to_uppercase(),
+    }
 }
 
 /// The question for records of a name, that a resolver is to go after (RFC 1035, section 4.1.1); each has an id of its own.

@@ -1,6 +1,7 @@
 //! Floor 1: what the host is and has: processes, sockets, networks, targets, names, users, rights, folders, terminals,
 //! netlink, a fine timer.
 
+pub mod apart;
 pub mod container;
 pub mod cpu;
 pub mod datagram;

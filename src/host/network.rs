@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpSocket;
 
+use super::apart::apart;
 use super::process::{self, Identity, Process};
 use super::socket::Namespace;
 
@@ -166,15 +167,9 @@ impl Network {
     }
 }
 
-/// Does something in the namespace of a file. Only this thread moves, and it ends.
+/// Does something in the namespace of a file.
 fn inside<T: Send>(file: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("elsewhere".to_owned()).spawn_scoped(scope, || {
-            setns(file, CloneFlags::CLONE_NEWNET)?;
-            Ok(work())
-        })?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("what was done there failed")))
-    })
+    apart("elsewhere", || Ok(setns(file, CloneFlags::CLONE_NEWNET)?), |()| work())
 }
 
 #[cfg(test)]

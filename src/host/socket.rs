@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
+use super::process::{Identity, Process};
 use super::target::Endpoint;
 
 /// The transport protocols that faults know.
@@ -156,6 +157,18 @@ pub fn inodes(pid: i32) -> BTreeSet<u64> {
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
         .collect()
+}
+
+/// Whether a socket is held by one of some processes that live.
+#[must_use]
+pub fn is_of(inode: u64, processes: &[Identity]) -> bool {
+    processes.iter().any(|process| Process::open(process).is_ok() && inodes(process.pid).contains(&inode))
+}
+
+/// Any port of ours from which a peer can be reached.
+#[must_use]
+pub fn any(peer: SocketAddr) -> SocketAddr {
+    if peer.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) }
 }
 
 /// Asks the kernel whose a connection is (sock_diag(7)).

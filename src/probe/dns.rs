@@ -13,10 +13,9 @@ use super::security::{Security, Tls};
 use super::stream::Stream;
 use super::{Miss, Probe, Prober, Setting, Trace, read_text, timed};
 use crate::file::{Mistakes, Node, Read};
-use crate::host::datagram::any;
-use crate::host::lookup::{over_datagrams, over_stream, question};
+use crate::host::lookup::{over_datagrams, over_stream, question, said};
 use crate::host::names::Names;
-use crate::host::socket::Protocol;
+use crate::host::socket::{Protocol, any};
 
 crate::kind! {
     /// Asks a name server one question and judges the answer.
@@ -186,14 +185,6 @@ impl Prober for DnsProber {
     }
 }
 
-/// As servers and their tools write it: `NXDOMAIN`.
-fn code(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::Unknown(number) => format!("RCODE{number}"),
-        known => format!("{known:?}").to_uppercase(),
-    }
-}
-
 /// The sections of an answer that hold records.
 fn sections(answer: &Message) -> [(&'static str, &[Record]); 3] {
     [("answer", &answer.answers), ("authority", &answer.authorities), ("additional", &answer.additionals)]
@@ -201,7 +192,7 @@ fn sections(answer: &Message) -> [(&'static str, &[Record]); 3] {
 
 fn noted(answer: &Message, trace: &mut Trace) {
     let about = &answer.metadata;
-    trace.measure("rcode", u16::from(about.response_code), || code(about.response_code));
+    trace.measure("rcode", u16::from(about.response_code), || said(about.response_code));
     trace.note("authoritative", || about.authoritative.to_string());
     for (section, records) in sections(answer) {
         for record in records {
@@ -217,13 +208,13 @@ impl Expect {
         if about.response_code != self.rcode {
             return Some(format!(
                 "the answer is {}, expected {}",
-                code(about.response_code),
-                code(self.rcode)
+                said(about.response_code),
+                said(self.rcode)
             ));
         }
         if self.authoritative.is_some_and(|wanted| wanted != about.authoritative) {
-            let said = ["comes from no authority for the name", "comes from an authority for the name"];
-            return Some(format!("the answer {}", said[usize::from(about.authoritative)]));
+            let comes = ["comes from no authority for the name", "comes from an authority for the name"];
+            return Some(format!("the answer {}", comes[usize::from(about.authoritative)]));
         }
         let wanted = [&self.answer, &self.authority, &self.additional];
         if about.truncation && (wanted.iter().any(|all| !all.is_empty()) || !self.never.is_empty()) {

@@ -8,7 +8,7 @@ use serde_json_path::JsonPath;
 
 use super::{Trace, beginning, read_text};
 use crate::base::{Bytes, Percent, unit};
-use crate::file::{Fields, Mistakes, Node, Read, Value};
+use crate::file::{Fields, Mistakes, Node, Read, Value, no_pattern};
 
 /// So much of an answer is kept to be judged.
 pub(super) const KEPT: usize = 1024 * 1024;
@@ -247,12 +247,9 @@ impl Read for Pattern {
     const NAME: &'static str = "regular expression";
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
         read_text(node, mistakes, |text| {
-            // The library draws a picture of several lines; its last one says what is wrong.
             let wrong = |why: regex::Error| {
-                let why = why.to_string();
-                let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
                 (
-                    format!("`{text}` is not a regular expression: {why}"),
+                    format!("`{text}` is not a regular expression: {}", no_pattern(&why)),
                     "write \\\\ before a special character",
                 )
             };

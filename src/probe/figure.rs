@@ -1,4 +1,7 @@
-//! One figure out of those that were found.
+//! A figure that is looked at: one out of those that were found, and what it must be.
+
+use super::expect::{Bounds, Number};
+use super::{Miss, Trace};
 
 /// What is made of several figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,26 @@ impl Several {
             Self::Least => Ok(fold(f64::min)),
             Self::Greatest => Ok(fold(f64::max)),
         }
+    }
+}
+
+crate::kind! {
+    /// What a figure must be.
+    pub struct Expect("expect") {
+        /// It is above this.
+        above: Number = optional,
+        /// It is below this.
+        below: Number = optional,
+    }
+}
+
+crate::table!(Expect, "`expect`");
+
+impl Expect {
+    /// Judges a figure, which is noted.
+    pub(super) fn judge(&self, called: &str, figure: f64, trace: &mut Trace) -> Result<(), Miss> {
+        let bounds = Bounds { above: self.above.as_ref(), below: self.below.as_ref() };
+        bounds.wrong(called, figure, trace).map_or(Ok(()), |why| Err(Miss::new(why)))
     }
 }
 

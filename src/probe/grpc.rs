@@ -15,6 +15,7 @@ use super::dial::{Address, broken};
 use super::security::{Security, Tls};
 use super::stream::Stream;
 use super::{Miss, Probe, Prober, Setting, Trace, beginning, timed};
+use crate::base::grpc::STATUSES;
 use crate::host::names::Names;
 
 /// A health answer has a few bytes.
@@ -178,29 +179,11 @@ fn status(headers: &HeaderMap) -> Option<(u16, String)> {
     Some((number, words))
 }
 
-/// What is wrong with a call. The names are those of gRPC's "Status codes and their use".
+/// What is wrong with a call.
 fn refused(status: Option<(u16, String)>) -> Option<String> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
     let Some((number, words)) = status else { return Some("the answer has no gRPC status".to_owned()) };
-    let name = NAMES.get(usize::from(number)).map_or_else(|| number.to_string(), |name| (*name).to_owned());
+    let name =
+        STATUSES.get(usize::from(number)).map_or_else(|| number.to_string(), |name| (*name).to_owned());
     match (number, words.as_str()) {
         (0, _) => None,
         (_, "") => Some(format!("the call fails: {name}")),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 use super::expect::Pattern;
-use super::metric::Expect;
+use super::figure::Expect;
 use super::{Miss, Probe, Prober, Setting, Trace, timed};
 
 /// A longer line is taken for several.

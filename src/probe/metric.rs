@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::expect::{Bounds, Number};
-use super::figure::Several;
+use super::figure::{Expect, Several};
 use super::http::{Access, Page, Url};
 use super::{Miss, Probe, Prober, Setting, Trace, beginning};
 
@@ -25,26 +24,6 @@ crate::kind! {
         /// How the page is reached: `headers`, `bearer`, `bearer_file`, `basic`, `ca_file` and `insecure`, as for the kind
         /// `http`.
         access: Access = "{}",
-    }
-}
-
-crate::kind! {
-    /// What a figure must be.
-    pub struct Expect("expect") {
-        /// It is above this.
-        above: Number = optional,
-        /// It is below this.
-        below: Number = optional,
-    }
-}
-
-crate::table!(Expect, "`expect`");
-
-impl Expect {
-    /// Judges a figure, which is noted.
-    pub(super) fn judge(&self, called: &str, figure: f64, trace: &mut Trace) -> Result<(), Miss> {
-        let bounds = Bounds { above: self.above.as_ref(), below: self.below.as_ref() };
-        bounds.wrong(called, figure, trace).map_or(Ok(()), |why| Err(Miss::new(why)))
     }
 }
 

@@ -8,8 +8,9 @@ use super::dial::{Address, broken, look_up};
 use super::expect::Expect;
 use super::payload::Payload;
 use super::{Miss, Probe, Prober, Setting, Trace, timed};
-use crate::host::datagram::{LONGEST, any, hear};
+use crate::host::datagram::{LONGEST, hear};
 use crate::host::names::Names;
+use crate::host::socket::any;
 
 crate::kind! {
     /// Sends a datagram and judges the first one that comes back.

@@ -12,7 +12,7 @@ use crate::base::clock::since_boot;
 use crate::base::unit::say;
 use crate::fault::traffic::{Clients, clients};
 use crate::fault::{Effect, Held, Site};
-use crate::host::lookup::{Got, ask};
+use crate::host::lookup::{self, Got, ask};
 use crate::host::names::Names;
 use crate::host::network::Network;
 use crate::host::socket::Protocol;
@@ -195,8 +195,7 @@ fn said(got: &Got) -> String {
         Got::Answer { code, addresses, after } => {
             let told: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let told = if told.is_empty() { String::new() } else { format!(" with {}", told.join(" and ")) };
-            let code = format!("{code:?}").to_uppercase();
-            format!("{code}{told} after {}", say(*after))
+            format!("{}{told} after {}", lookup::said(*code), say(*after))
         }
         Got::Silence => "no answer".to_owned(),
         Got::Nothing(why) => why.clone(),

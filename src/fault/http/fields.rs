@@ -6,18 +6,16 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFE
 use regex::{Regex, RegexBuilder};
 use serde_json::json;
 
-use crate::file::{Fields, Mistakes, Node, Read, Value, nearest, read_text};
+use crate::base::grpc::STATUSES;
+use crate::file::{Fields, Mistakes, Node, Read, Value, nearest, no_pattern, read_text};
 
 /// A pattern may compile to so many bytes.
 const MOST_PATTERN: usize = 1 << 20;
 
 fn compiled(pattern: &str) -> Result<Regex, (String, String)> {
     RegexBuilder::new(pattern).size_limit(MOST_PATTERN).build().map_err(|why| {
-        // The library draws a picture of several lines; its last one says what is wrong.
-        let why = why.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         (
-            format!("`{pattern}` is not a regular expression: {why}"),
+            format!("`{pattern}` is not a regular expression: {}", no_pattern(&why)),
             "write \\\\ before a special character".to_owned(),
         )
     })
@@ -207,30 +205,9 @@ impl Read for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrpcStatus(pub usize);
 
-/// By number (status codes and their use in gRPC, grpc/grpc doc/statuscodes.md).
-const GRPC: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 impl fmt::Display for GrpcStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(GRPC.get(self.0).copied().unwrap_or("unknown"))
+        f.write_str(STATUSES.get(self.0).copied().unwrap_or("unknown"))
     }
 }
 
@@ -242,10 +219,10 @@ impl Read for GrpcStatus {
         }
         let said = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
         // A call that is answered OK without a message is not what `UNAVAILABLE` and its like are.
-        if let Some(number) = GRPC.iter().position(|name| *name == said).filter(|number| *number > 0) {
+        if let Some(number) = STATUSES.iter().position(|name| *name == said).filter(|number| *number > 0) {
             return Some(Self(number));
         }
-        let remedy = nearest(said, GRPC.into_iter().skip(1)).map_or_else(
+        let remedy = nearest(said, STATUSES.into_iter().skip(1)).map_or_else(
             || "use a name such as \"UNAVAILABLE\", or its number from 1 to 16".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
@@ -253,7 +230,7 @@ impl Read for GrpcStatus {
         None
     }
     fn schema() -> serde_json::Value {
-        json!({"anyOf": [{"enum": GRPC[1..]}, {"type": "integer", "minimum": 1, "maximum": 16}]})
+        json!({"anyOf": [{"enum": STATUSES[1..]}, {"type": "integer", "minimum": 1, "maximum": 16}]})
     }
 }
 

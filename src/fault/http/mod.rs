@@ -20,7 +20,7 @@ use crate::base::{Bytes, Percent};
 use crate::hands::http::{Answer, Asked, Fate, Plan, Whose};
 use crate::hands::rules::{self, TurnBy};
 use crate::hands::turn::{Turning, Wanted};
-use crate::host::process::{Identity, Process};
+use crate::host::process::Identity;
 use crate::host::rights::Rights;
 use crate::host::socket::{self, Owners, Protocol};
 use crate::host::target::Endpoint;
@@ -516,12 +516,9 @@ fn whose(site: &Site, reach: &Reach) -> Result<Option<Whose>, FaultError> {
     let owners = Mutex::new(owners);
     Ok(Some(Box::new(move |client, to| {
         let owners = owners.lock().unwrap_or_else(PoisonError::into_inner);
-        owners.inode(Protocol::Tcp, client, to).is_some_and(|inode| {
-            anybody_here
-                || processes.iter().any(|process| {
-                    Process::open(process).is_ok() && socket::inodes(process.pid).contains(&inode)
-                })
-        })
+        owners
+            .inode(Protocol::Tcp, client, to)
+            .is_some_and(|inode| anybody_here || socket::is_of(inode, &processes))
     })))
 }
 

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::base::clock::since_boot;
 use crate::hands::http::Plan;
 use crate::host::network::Network;
+use crate::host::socket::any;
 
 /// A longer body proves nothing more.
 const KEPT: usize = 1 << 20;
@@ -53,11 +54,7 @@ pub(super) async fn get(to: To<'_>, path: &str, plan: Option<&Plan>, within: Dur
 
 async fn connect((network, at): To<'_>, plan: Option<&Plan>) -> std::io::Result<TcpStream> {
     let socket = network.tcp(at)?;
-    let any = match at {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-        SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
-    };
-    socket.bind(any)?;
+    socket.bind(any(at))?;
     if let Some(plan) = plan {
         plan.is_own(socket.local_addr()?.port());
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Reach;
 use crate::hands::flow::{self, Flow};
 use crate::hands::queue::Packet;
-use crate::host::process::{Identity, Process};
-use crate::host::socket::{Owners, inodes};
+use crate::host::process::Identity;
+use crate::host::socket::{Owners, is_of};
 
 /// Flows remembered at once. More than that, and what is known of them is thrown away.
 pub(in crate::fault) const MOST_FLOWS: usize = 65_536;
@@ -59,11 +59,7 @@ impl Whose {
         // The client's end: the other one is the target's.
         let (near, far) = if self.target.has(flow.to) { (flow.from, flow.to) } else { (flow.to, flow.from) };
         let inode = self.owners.inode(flow.protocol, near, far);
-        let ours = inode.is_some_and(|inode| {
-            self.processes
-                .iter()
-                .any(|process| Process::open(process).is_ok() && inodes(process.pid).contains(&inode))
-        });
+        let ours = inode.is_some_and(|inode| is_of(inode, &self.processes));
         if self.known.len() >= MOST_FLOWS {
             self.known.clear();
         }
