@@ -94,7 +94,18 @@ fn look<'s>(stage: &'s Stage, kind: &str, runner: u32) -> Option<(&'static str, 
             let during = std::fs::read_to_string(&limits).unwrap();
             ("the limit is another", Box::new(move || std::fs::read_to_string(&limits).unwrap() == during))
         }
-        "starve" | "threads" | "io-limit" | "freeze" => {
+        "freeze" => {
+            let states: Vec<PathBuf> = (stage.groups.iter())
+                .flat_map(|group| [group.join("cgroup.events"), group.join("freezer.state")])
+                .filter(|file| file.exists())
+                .collect();
+            let frozen = |file: &PathBuf| {
+                let said = std::fs::read_to_string(file).unwrap();
+                said.contains("frozen 1") || said.contains("FROZEN")
+            };
+            ("its cgroup is not frozen", Box::new(move || states.iter().any(frozen)))
+        }
+        "starve" | "threads" | "io-limit" => {
             let during = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
             let cgroup = move || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
             ("the target is in its own cgroup", Box::new(move || cgroup() == during))

@@ -32,7 +32,7 @@ pub struct Stage {
     pub disk: Mounted,
     pub server: Owned,
     respawner: Owned,
-    groups: Vec<PathBuf>,
+    pub groups: Vec<PathBuf>,
     folder: tempfile::TempDir,
 }
 
