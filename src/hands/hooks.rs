@@ -28,7 +28,7 @@ struct Kept {
     holds: usize,
     /// How many tables were made meanwhile.
     made: i32,
-    ended: Vec<Bare>,
+    ended: Option<Bare>,
 }
 
 /// While one of these lives, no hook of ours goes in its network namespace.
@@ -45,7 +45,7 @@ impl Stay {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.iter_mut().find(|kept| kept.namespace == namespace) {
             Some(kept) => kept.holds += 1,
-            None => kept.push(Kept { namespace, holds: 1, made: 0, ended: Vec::new() }),
+            None => kept.push(Kept { namespace, holds: 1, made: 0, ended: None }),
         }
         Ok(Self(namespace))
     }
@@ -75,9 +75,9 @@ pub(super) fn place(namespace: Namespace) -> i32 {
 pub(super) fn end(namespace: Namespace, table: Bare) {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(kept) = kept.iter_mut().find(|kept| kept.namespace == namespace) {
-        if kept.ended.len() == MOST {
-            kept.ended.clear();
+        match &mut kept.ended {
+            Some(ended) if ended.count() < MOST => ended.join(table),
+            ended => *ended = Some(table),
         }
-        kept.ended.push(table);
     }
 }

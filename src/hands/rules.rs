@@ -7,15 +7,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::hooks;
-use super::owner::Owner;
-use crate::host::netlink::{Attributes, Messages, PATIENCE, Socket, messages};
+use super::owner::{MOST_ACKS, Owner, transaction};
+use crate::host::netlink::{Attributes, Messages, PATIENCE, messages};
 use crate::host::socket::{Namespace, Protocol};
 use crate::host::target::Endpoint;
 
@@ -80,18 +82,19 @@ impl Hook {
 
     /// Addresses are matched as the programs on this host know them: on the way in after the source was
     /// translated back (NF_IP_PRI_NAT_SRC, 100), on the way out before the destination is translated
-    /// (NF_IP_PRI_NAT_DST, -100).
-    fn priority(self) -> i32 {
+    /// (NF_IP_PRI_NAT_DST, -100, and our own before it), which is after connections are tracked
+    /// (NF_IP_PRI_CONNTRACK, -200).
+    fn priorities(self) -> RangeInclusive<i32> {
         match self {
-            Self::Input | Self::Forward => 150,
-            Self::Output => -150,
+            Self::Input | Self::Forward => 101..=224,
+            Self::Output => -199..=-102,
         }
     }
 
-    /// Behind so many of ours, as far as there is room before the translation.
+    /// Behind so many of ours, as far as there is room.
     fn base(self, place: i32) -> Base {
-        const ROOM: i32 = 48;
-        Base { kind: "filter", hook: self.number(), priority: self.priority() + place.min(ROOM) }
+        let room = self.priorities();
+        Base { kind: "filter", hook: self.number(), priority: (room.start() + place).min(*room.end()) }
     }
 }
 
@@ -162,12 +165,14 @@ pub const OURS: u32 = 0x6272_776e;
 pub struct Table {
     owner: Arc<Owner>,
     name: String,
+    cleared: AtomicBool,
 }
 
 impl Table {
-    /// One that is not made yet.
-    fn named(name: &str) -> Result<Self, RulesError> {
-        Ok(Self { owner: Owner::here()?, name: name.to_owned() })
+    /// Makes one in a transaction. One that is refused is none of ours: its name may be another's.
+    fn make(owner: Arc<Owner>, name: &str, batch: Batch, lacks: &'static str) -> Result<Self, RulesError> {
+        batch.commit(&owner).map_err(RulesError::of("making the table", lacks))?;
+        Ok(Self { owner, name: name.to_owned(), cleared: AtomicBool::new(false) })
     }
 
     /// Makes the table and all its rules in one transaction: this traffic goes to that queue, and passes
@@ -181,10 +186,10 @@ impl Table {
         traffic: &[Traffic],
         exempt: Option<u32>,
     ) -> Result<Self, RulesError> {
-        let table = Self::named(name)?;
+        let owner = Owner::here()?;
         let end = |_| to_queue(queue, by, OrElse::Pass);
-        filtering(&table, traffic, exempt, end).commit(&table.owner.socket()).map_err(unmade())?;
-        Ok(table)
+        let batch = filtering(&owner, name, traffic, exempt, end);
+        Self::make(owner, name, batch, OWNED)
     }
 
     /// Makes the table and all its rules in one transaction: this traffic is dropped, and no sender on this host hears
@@ -195,13 +200,13 @@ impl Table {
     /// # Errors
     /// When we may not, or the kernel cannot.
     pub fn cutting(name: &str, silent: (u16, QueueBy), traffic: &[Traffic]) -> Result<Self, RulesError> {
-        let table = Self::named(name)?;
+        let owner = Owner::here()?;
         let end = |hook| match hook {
             Hook::Output => to_queue(silent.0, silent.1, OrElse::Drop),
             Hook::Input | Hook::Forward => verdict(libc::NF_DROP),
         };
-        filtering(&table, traffic, None, end).commit(&table.owner.socket()).map_err(unmade())?;
-        Ok(table)
+        let batch = filtering(&owner, name, traffic, None, end);
+        Self::make(owner, name, batch, OWNED)
     }
 
     /// Makes the table and all its rules in one transaction: this traffic is brought to a port of ours.
@@ -209,7 +214,6 @@ impl Table {
     /// # Errors
     /// When we may not, or the kernel cannot.
     pub fn turning(name: &str, turns: &[Turn]) -> Result<Self, RulesError> {
-        let table = Self::named(name)?;
         let mut batch = Batch::begin();
         batch.table(name);
         batch.set(name);
@@ -224,12 +228,9 @@ impl Table {
             batch.rule(name, turn.by.chain(), &turned(turn));
         }
         batch.lease(name, libc::NFT_MSG_NEWSETELEM);
-        batch.commit(&table.owner.socket()).map_err(RulesError::of(
-            "making the table",
-            "keep a rule table that dies with its owner and turns connections (Linux 5.12, nf_tables, and \
-             its expressions fib, tproxy and redir are needed)",
-        ))?;
-        Ok(table)
+        let lacks = "keep a rule table that dies with its owner and turns connections (Linux 5.12, nf_tables, and \
+             its expressions fib, tproxy and redir are needed)";
+        Self::make(Owner::here()?, name, batch, lacks)
     }
 
     /// The number of the descriptor with whose end the table ends.
@@ -255,7 +256,7 @@ impl Table {
     pub fn expire(&self) -> io::Result<()> {
         let mut batch = Batch::begin();
         batch.lease(&self.name, libc::NFT_MSG_DELSETELEM);
-        match batch.commit(&self.owner.socket()) {
+        match batch.commit(&self.owner) {
             Err(why) if why.raw_os_error() == Some(libc::ENOENT) => Ok(()), // It had run out.
             ended => ended,
         }
@@ -267,18 +268,23 @@ impl Table {
     /// # Errors
     /// When the kernel refuses.
     pub fn clear(&self) -> io::Result<()> {
+        // What is refused is done alone, and nothing is there to be taken away twice.
+        if self.cleared.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut batch = Batch::begin();
         batch.push(libc::NFT_MSG_DELRULE, 0, &Attributes::new().text(NFTA_RULE_TABLE, &self.name));
         batch.push(libc::NFT_MSG_DELSET, 0, &the_set(&self.name));
-        let cleared = batch.commit(&self.owner.socket());
+        let cleared = batch.commit(&self.owner);
         let was_clear = cleared.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ENOENT));
+        self.cleared.store(was_clear || cleared.is_ok(), Ordering::Release);
         if was_clear { Ok(()) } else { cleared }
     }
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let bare = Bare { owner: self.owner.clone(), name: self.name.clone() };
+        let bare = Bare { owner: self.owner.clone(), names: vec![self.name.clone()] };
         // If its rules will not go, the hooks go with them; and what stays of it in spite of that does nothing when its
         // lease has run out.
         if self.clear().is_ok() {
@@ -287,18 +293,42 @@ impl Drop for Table {
     }
 }
 
-/// A table without rules. Dropping it takes its hooks away.
+/// Tables of one owner that have no rules any more. Dropping it takes their hooks away.
 #[derive(Debug)]
 pub(super) struct Bare {
     owner: Arc<Owner>,
-    name: String,
+    names: Vec<String>,
+}
+
+impl Bare {
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// These go together with others of the same owner.
+    pub(super) fn join(&mut self, mut others: Self) {
+        self.names.append(&mut others.names);
+    }
 }
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        let mut batch = Batch::begin();
-        batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, &self.name));
-        let _ = batch.commit(&self.owner.socket()); // It ends with its owner otherwise, and does nothing until then.
+        let delete = |names: &[String]| {
+            let mut batch = Batch::begin();
+            for name in names {
+                batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, name));
+            }
+            batch.commit(&self.owner)
+        };
+        for names in self.names.chunks(MOST_ACKS) {
+            if delete(names).is_err() && names.len() > 1 {
+                for name in names {
+                    // It ends with its owner otherwise, and does nothing until then.
+                    let _ = delete(std::slice::from_ref(name));
+                }
+            }
+        }
     }
 }
 
@@ -306,27 +336,25 @@ impl Drop for Bare {
 /// transaction of the owner is under way. One that the kernel refuses runs out; the others do not.
 pub(super) fn renew(owner: &Owner, due: impl FnOnce() -> Vec<String>) {
     let socket = owner.socket();
-    for tables in due().chunks(RENEWED_AT_ONCE) {
-        let all = renewal(tables).commit(&socket);
+    for tables in due().chunks(MOST_ACKS / RENEWAL.len()) {
+        let all = transaction(&socket, [&renewal(tables).0]);
         if all.is_err() && tables.len() > 1 {
             for table in tables {
-                let _ = renewal(std::slice::from_ref(table)).commit(&socket);
+                let _ = transaction(&socket, [&renewal(std::slice::from_ref(table)).0]);
             }
         }
     }
 }
 
-/// Leases that are renewed in one transaction: its acknowledgements must fit the socket's buffer, also where it is as
-/// small as an ordinary user may have it.
-const RENEWED_AT_ONCE: usize = 64;
+/// What renews a lease. The element is deleted and added in one transaction, so there is no gap; adding it again alone does
+/// not move its end on Linux 6.1. It is added before that too, since only what is there can be deleted: it may have run out.
+const RENEWAL: [i32; 3] = [libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM, libc::NFT_MSG_NEWSETELEM];
 
-/// The messages that renew leases. The element is deleted and added in one transaction, so there is no gap; adding it
-/// again alone does not move its end on Linux 6.1. It is added before that too, since only what is there can be deleted: it
-/// may have run out.
+/// The messages that renew leases.
 fn renewal(tables: &[String]) -> Batch {
     let mut batch = Batch::begin();
     for table in tables {
-        for what in [libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM, libc::NFT_MSG_NEWSETELEM] {
+        for what in RENEWAL {
             batch.lease(table, what);
         }
     }
@@ -340,12 +368,13 @@ fn the_set(table: &str) -> Attributes {
 
 /// The messages that make a table of rules for some traffic, each with what its end is at a hook.
 fn filtering(
-    table: &Table,
+    owner: &Owner,
+    name: &str,
     traffic: &[Traffic],
     exempt: Option<u32>,
     end: impl Fn(Hook) -> Attributes,
 ) -> Batch {
-    let (name, place) = (table.name.as_str(), hooks::place(table.owner.namespace()));
+    let place = hooks::place(owner.namespace());
     let mut batch = Batch::begin();
     batch.table(name);
     batch.set(name);
@@ -369,12 +398,8 @@ fn filtering(
     batch
 }
 
-fn unmade() -> impl FnOnce(io::Error) -> RulesError {
-    RulesError::of(
-        "making the table",
-        "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)",
-    )
-}
+/// What a kernel lacks that makes no such table.
+const OWNED: &str = "keep a rule table that dies with its owner (Linux 5.12 and nf_tables are needed)";
 
 /// What [`probe`] found, and where.
 static FOUND: Mutex<Vec<(Namespace, QueueBy)>> = Mutex::new(Vec::new());
@@ -433,7 +458,7 @@ fn try_rule(rule: &[Attributes], lacks: &'static str) -> Result<(), RulesError> 
     batch.chain(NAME, "probe", None);
     batch.rule(NAME, "probe", rule);
     batch.push(libc::NFT_MSG_DELTABLE, 0, &Attributes::new().text(NFTA_TABLE_NAME, NAME));
-    batch.commit(&Owner::here()?.socket()).map_err(RulesError::of("looking what it can", lacks))
+    batch.commit(&*Owner::here()?).map_err(RulesError::of("looking what it can", lacks))
 }
 
 /// Whether a table of that name has its lease, in the network namespace of this thread: whether its rules
@@ -503,20 +528,12 @@ impl TurnBy {
     }
 }
 
-/// One atomic transaction.
+/// The messages of one transaction.
 struct Batch(Messages);
 
 impl Batch {
     fn begin() -> Self {
-        let mut batch = Self(Messages::new());
-        batch.edge(libc::NFNL_MSG_BATCH_BEGIN);
-        batch
-    }
-
-    /// The begin or the end of a transaction names its subsystem in res_id.
-    fn edge(&mut self, kind: i32) {
-        let [high, low] = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
-        self.0.push(kind, 0, &[libc::AF_UNSPEC as u8, 0, high, low], &Attributes::new());
+        Self(Messages::new())
     }
 
     fn push(&mut self, what: i32, flags: i32, attributes: &Attributes) {
@@ -524,9 +541,8 @@ impl Batch {
         self.0.push(kind, flags | libc::NLM_F_ACK, &header, attributes);
     }
 
-    fn commit(mut self, socket: &Socket) -> io::Result<()> {
-        self.edge(libc::NFNL_MSG_BATCH_END);
-        socket.ask(&self.0)
+    fn commit(self, owner: &Owner) -> io::Result<()> {
+        owner.commit(self.0)
     }
 
     fn table(&mut self, name: &str) {

@@ -95,6 +95,18 @@ impl Messages {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// Adds those of another, after these.
+    pub fn extend(&mut self, others: &Self) {
+        self.bytes.extend(&others.bytes);
+        self.acks += others.acks;
+    }
+
+    /// How many acknowledgements they ask for.
+    #[must_use]
+    pub fn acks(&self) -> usize {
+        self.acks
+    }
+
     /// The bytes as they are sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,21 @@ pub struct Listener {
 #[must_use]
 pub fn is_ours(address: IpAddr) -> bool {
     !address.is_unspecified() && std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// How long the handshake of a new connection took, by the kernel's own clock: our threads may be late to hear of its end.
+/// Until data was sent, the smoothed round trip is that of the SYN (tcp_rtt_estimator, net/ipv4/tcp_input.c). `None` when
+/// the SYN was sent more than once, since it is not known then which was answered.
+#[must_use]
+pub fn handshake(connection: BorrowedFd<'_>) -> Option<Duration> {
+    // SAFETY: a struct of integers, all of which may be 0; a kernel that knows fewer of them fills in fewer.
+    let mut facts: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&facts) as libc::socklen_t;
+    let (fd, into) = (connection.as_raw_fd(), (&raw mut facts).cast());
+    // SAFETY: the kernel writes at most `length` bytes, and to what lives through the call.
+    let got = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length) };
+    (got == 0 && facts.tcpi_total_retrans == 0 && facts.tcpi_rtt > 0)
+        .then(|| Duration::from_micros(facts.tcpi_rtt.into()))
 }
 
 /// All that listen in the network namespace of this thread.
@@ -327,11 +344,25 @@ fn sixteen(ip: IpAddr) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd as _;
 
     use super::*;
 
     fn us() -> i32 {
         std::process::id() as i32
+    }
+
+    #[test]
+    fn the_kernel_knows_how_long_a_handshake_took_however_late_we_ask() {
+        let server = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let begun = std::time::Instant::now();
+        let connection = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let connected = begun.elapsed();
+        std::thread::sleep(Duration::from_millis(20));
+        let took = handshake(connection.as_fd()).unwrap();
+        // It counts in microseconds, at least one.
+        assert!(took <= connected + Duration::from_micros(1), "{took:?} of {connected:?}");
+        assert_eq!(handshake(server.as_fd()), None, "nothing was shaken");
     }
 
     #[test]

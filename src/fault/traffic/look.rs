@@ -2,6 +2,7 @@
 
 use std::cell::LazyCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use super::super::{Effect, Site};
@@ -67,8 +68,11 @@ pub(in crate::fault) async fn connect_time(
     let socket = network.tcp(at).ok()?;
     let begun = since_boot();
     let ended = tokio::time::timeout(within, socket.connect(at)).await.ok()?;
-    let round_trip = ended.map_or_else(|why| why.kind() == std::io::ErrorKind::ConnectionRefused, |_| true);
-    round_trip.then(|| since_boot().saturating_sub(begun))
+    let heard = since_boot().saturating_sub(begun);
+    match ended {
+        Ok(connection) => Some(socket::handshake(connection.as_fd()).unwrap_or(heard)),
+        Err(why) => (why.kind() == std::io::ErrorKind::ConnectionRefused).then_some(heard),
+    }
 }
 
 /// How long a handshake with the target took before the harm; `None` where none could be made.
