@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use brownout::base::{Clock, Rate};
-use brownout::probe::{AnyProbe, News, Schedule, Setting, watch};
+use brownout::base::{Clock, Dice, Rate};
+use brownout::probe::{AnyProbe, Beats, News, Rhythm, Schedule, Setting, watch};
 use brownout::slo::Outcome;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -78,12 +78,9 @@ async fn measure(url: &str, rate: f64, connection: &str) {
     let text = format!("url = '{url}'\nconnection = '{connection}'\nexpect = {{ body = 'ok' }}");
     let setting = Setting { directory: "/".into(), timeout: Duration::from_secs(1), facts: false };
     let prober = Arc::new(AnyProbe::from_toml("http", &text).unwrap().prober(&setting).unwrap());
-    let schedule = Schedule {
-        rate: Rate::per_second(rate).unwrap(),
-        timeout: setting.timeout,
-        in_flight: 1000,
-        offset: Duration::ZERO,
-    };
+    let rhythm = Rhythm::even(Rate::per_second(rate).unwrap());
+    let beats = Beats::begun(rhythm, &Dice::new(1), "p");
+    let schedule = Schedule::now(beats, setting.timeout.into(), 1000, &Clock::start());
     let (news, mut heard) = tokio::sync::mpsc::channel(4096);
     let before = cpu();
     let begun = std::time::Instant::now();

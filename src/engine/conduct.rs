@@ -216,6 +216,9 @@ impl<'l> Conductor<'l> {
         self.zero = Some(now);
         self.injecting = true;
         self.judge.zero(now);
+        if let Some((looking, _)) = &self.looking {
+            looking.zero(now);
+        }
         self.tell(What::Zero);
         if let Some(text) = self.judge.bounds().map(str::to_owned) {
             self.tell(What::Note { who: "the guard".to_owned(), text });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::timeline::foresee;
 use super::verdict::{Finding, Findings};
-use crate::base::{Dice, Rate, unit};
+use crate::base::{Dice, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
@@ -159,10 +159,6 @@ impl Judge {
         }
     }
 
-    fn rate(&self, probe: usize) -> f64 {
-        rate(&self.experiment, probe)
-    }
-
     /// How long a steady state takes at least to be seen: the time asked for, or until the slowest probe has looked
     /// often enough.
     pub(super) fn steady_takes(&self) -> Duration {
@@ -172,7 +168,7 @@ impl Judge {
     /// The general promises with their looks a second: what the steady state and recovery are held against.
     fn general(&self) -> Vec<(Objective, f64)> {
         let general = self.rules.iter().filter(|rule| rule.during.is_none());
-        general.map(|rule| (rule.objective.clone(), self.rate(rule.objective.probe))).collect()
+        general.map(|rule| (rule.objective.clone(), lowest(&self.experiment, rule.objective.probe))).collect()
     }
 
     fn tracker(&self, origin: Duration, within: Option<Duration>) -> Option<Steady> {
@@ -250,7 +246,11 @@ impl Judge {
         }
         self.in_flight[probe].remove(&sample.intended);
         let part = self.part(sample.intended) as usize;
-        self.tallies[probe][part].settled(sample);
+        let tally = &mut self.tallies[probe][part];
+        tally.settled(sample);
+        if sample.outcome == Outcome::Good && !look.retried.is_empty() {
+            tally.retried();
+        }
         for tracker in self.steady.iter_mut().chain(&mut self.recovery) {
             tracker.settled(probe, sample);
         }
@@ -483,9 +483,9 @@ impl Judge {
     }
 }
 
-/// Looks a second of a probe.
-fn rate(experiment: &Experiment, probe: usize) -> f64 {
-    experiment.probes[probe].rate.map_or(1.0, Rate::hertz)
+/// Looks a second of a probe, at its slowest.
+fn lowest(experiment: &Experiment, probe: usize) -> f64 {
+    experiment.probes[probe].rhythm.map_or(1.0, |rhythm| rhythm.lowest().hertz())
 }
 
 /// What the guard of an experiment goes by.
@@ -495,7 +495,8 @@ pub(super) fn guard_settings(experiment: &Experiment, planned: Duration, slice: 
 
 /// One promise as the guard watches it over a run of the `planned` length.
 pub(super) fn watched(experiment: &Experiment, rule: &Rule, planned: Duration, start: Duration) -> Watched {
-    let rate = rate(experiment, rule.objective.probe);
+    let rhythm = experiment.probes[rule.objective.probe].rhythm;
+    let rate = rhythm.map_or(1.0, |rhythm| rhythm.mean(planned));
     let looks = rate * planned.as_secs_f64();
     let budget_looks = budget_looks(experiment.guard.budget, &rule.objective, rate, looks);
     Watched { objective: rule.objective.clone(), rate, budget_looks, start }
@@ -532,8 +533,11 @@ fn totals(tally: &Tally) -> Totals {
         good: tally.good(),
         bad: tally.bad(),
         missed: tally.missed(),
+        good_after_retry: tally.good_after_retry(),
         latency,
+        slip_p50_ms: tally.slip().quantile(0.5).map_or(0.0, ms),
         slip_p99_ms: tally.slip().quantile(0.99).map_or(0.0, ms),
+        slip_max_ms: tally.slip().max().map_or(0.0, ms),
         longest_outage_ms: tally.longest_outage().map_or(0.0, |outage| ms(outage.lasted)),
         reasons: tally
             .reasons()
@@ -550,7 +554,7 @@ mod tests {
 
     use super::super::written;
     use super::*;
-    use crate::probe::Phases;
+    use crate::probe::Trace;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -590,7 +594,7 @@ for = "1s"
 
     fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
         let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
-        Look { probe, sample, phases: Phases::default(), facts: Vec::new() }
+        Look::of(probe, sample, Trace::default())
     }
 
     fn feed(judge: &mut Judge, look: &Look) {

@@ -11,7 +11,7 @@ use crate::base::{Clock, Dice};
 use crate::experiment::model::{Once, Probe};
 use crate::experiment::{Count, Experiment};
 use crate::probe::schedule::{self, Look, News, Schedule};
-use crate::probe::{AnyProber, Setting};
+use crate::probe::{AnyProber, Beats, Setting};
 
 /// The probers of an experiment, by their place.
 pub(super) type Probers = Vec<Arc<AnyProber>>;
@@ -31,6 +31,7 @@ pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
 #[derive(Debug)]
 pub(super) struct Looking {
     stop: watch::Sender<bool>,
+    zero: watch::Sender<Option<Duration>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -45,14 +46,24 @@ impl Looking {
         workers: &tokio::runtime::Handle,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let (zero, known) = watch::channel(None);
         let tasks = experiment.probes.iter().enumerate().filter_map(|(n, probe)| {
-            let schedule =
-                Schedule::staggered(probe.rate?, probe.timeout, probe.in_flight, &dice, &probe.name);
+            let schedule = Schedule {
+                beats: Beats::of(probe.rhythm?, &dice, &probe.name),
+                zero: known.clone(),
+                in_flight: probe.in_flight,
+                limits: probe.limits(),
+            };
             let (prober, news, mut stopped) = (probers[n].clone(), news.clone(), stopped.clone());
             let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
             Some(workers.spawn(async move { schedule::watch(n, prober, schedule, clock, news, until).await }))
         });
-        Self { tasks: tasks.collect(), stop }
+        Self { tasks: tasks.collect(), stop, zero }
+    }
+
+    /// t = 0 was then: ramps begin.
+    pub(super) fn zero(&self, at: Duration) {
+        self.zero.send_replace(Some(at));
     }
 
     /// No new looks; those under way settle.
@@ -75,7 +86,7 @@ pub(super) async fn check(
 ) -> Vec<Look> {
     let mut looks = Vec::new();
     for (n, probe) in experiment.probes.iter().enumerate().filter(|(_, probe)| probe.once == Some(once)) {
-        looks.push(schedule::look_once(n, &*probers[n], &clock, probe.timeout).await);
+        looks.push(schedule::look_once(n, &*probers[n], &clock, probe.limits()).await);
     }
     looks
 }

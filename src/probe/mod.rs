@@ -19,6 +19,7 @@ mod metric;
 mod payload;
 mod postgres;
 mod redis;
+pub mod rhythm;
 pub mod schedule;
 mod security;
 mod starttls;
@@ -34,7 +35,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
-pub use schedule::{Look, News, Schedule, look_once, watch};
+pub use rhythm::{Beats, Ramp, Rhythm, Spread};
+pub use schedule::{Limits, Look, News, Schedule, look_once, watch};
 
 /// What a probe finds at hand.
 #[derive(Debug, Clone)]
