@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT};
 
 use super::expect::KEPT;
 use super::security::{self, Security, Tls};
@@ -363,13 +361,7 @@ impl HttpProber {
         let mut request = Request::new(Full::new(asked.body.clone()));
         *request.method_mut() = asked.method.clone();
         *request.headers_mut() = asked.headers.clone();
-        *request.uri_mut() = asked.url.target.clone();
-        if let Some(authorization) = self.way.proxied(&asked.url) {
-            *request.uri_mut() = asked.url.whole.clone();
-            if let Some(authorization) = authorization {
-                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
-            }
-        }
+        self.way.address(&mut request, &asked.url);
         timed(&mut trace.first_byte, wire.ask(request)).await
     }
 

@@ -228,8 +228,7 @@ impl Tls {
 }
 
 fn named(host: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(host.to_owned())
-        .map_err(|_| format!("`{host}` cannot be the name in a certificate"))
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("`{host}` cannot be the name in a certificate"))
 }
 
 fn in_handshake(peer: impl Display, why: &std::io::Error) -> Miss {

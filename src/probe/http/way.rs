@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hyper::header::HeaderValue;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
 use tokio::net::UnixStream;
 
 use super::expect::Expect;
@@ -42,11 +45,16 @@ pub(super) enum Through {
 }
 
 impl Way {
-    /// What is told to a proxy with each request, if the request itself goes to one.
-    pub(super) fn proxied(&self, url: &Url) -> Option<Option<&HeaderValue>> {
-        match &self.through {
-            Through::Proxy { authorization, .. } if !url.tls => Some(authorization.as_ref()),
-            _ => None,
+    /// Says in a request what is asked for: a proxy that makes no way to the server must know all of it, and who we are.
+    pub(super) fn address(&self, request: &mut Request<Full<Bytes>>, url: &Url) {
+        *request.uri_mut() = url.target.clone();
+        if let Through::Proxy { authorization, .. } = &self.through
+            && !url.tls
+        {
+            *request.uri_mut() = url.whole.clone();
+            if let Some(authorization) = authorization {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+            }
         }
     }
 

@@ -174,7 +174,10 @@ pub(super) async fn tunnel(
 ) -> Result<Stream, Miss> {
     let failed = |why: hyper::Error| {
         let io = why.source().and_then(|inner| inner.downcast_ref::<io::Error>());
-        io.map_or_else(|| Miss::new(format!("{proxy} does not answer CONNECT: {why}")), |io| broken(proxy, io))
+        io.map_or_else(
+            || Miss::new(format!("{proxy} does not answer CONNECT: {why}")),
+            |io| broken(proxy, io),
+        )
     };
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = Method::CONNECT;
@@ -204,7 +207,10 @@ pub(super) async fn tunnel(
     let parts = connection.into_parts();
     if !parts.read_buf.is_empty() {
         // It came in the clear and must not be taken for what comes over TLS.
-        return Err(Miss::new(format!("{proxy} said more than it was asked: `{}`", beginning(&parts.read_buf))));
+        return Err(Miss::new(format!(
+            "{proxy} said more than it was asked: `{}`",
+            beginning(&parts.read_buf)
+        )));
     }
     Ok(parts.io.into_inner())
 }
