@@ -590,7 +590,7 @@ fn what_cannot_be_meant_is_refused_with_the_remedy() {
     for (expect, why) in [
         (
             "first_byte = 'below soon'",
-            "`soon` is not a duration such as \"200ms\", \"1.5s\", \"2m\" or \"1h30m\": XX",
+            "`soon` is not a duration such as \"200ms\", \"1.5s\", \"2m\" or \"1h30m\": it does not begin with a number",
         ),
         ("size = '1MiB'", "`1MiB` is not a bound (write \"below\" or \"above\", a space, and the limit)"),
         ("tls_version = '1.1'", "`1.1` is not known here (did you mean `1.3`?)"),
