@@ -14,8 +14,8 @@ use super::launch::load;
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::experiment::{Draft, Surroundings, environment};
 use crate::probe::{
-    AnyProbe, AnyProber, Beats, Limits, Look, News, Phases, Rhythm, Schedule, Setting, Spread, look_once,
-    watch,
+    AnyProbe, AnyProber, Beats, Canary, Limits, Look, News, Phases, Rhythm, Schedule, Setting, Spread,
+    look_once, watch,
 };
 use crate::slo::{Outcome, Tally};
 
@@ -192,7 +192,8 @@ impl Probe {
             (None, count) => until_count(beats.clone(), count.unwrap_or(1)),
         };
         let clock = Clock::start();
-        let schedule = Schedule::now(beats, asked.limits, asked.in_flight, &clock);
+        let canary = Some(Canary::start(clock, &tokio::runtime::Handle::current()));
+        let schedule = Schedule { canary, ..Schedule::now(beats, asked.limits, asked.in_flight, &clock) };
         let (news, mut heard) = mpsc::channel(4096);
         let until = async move { clock.sleep_until(clock.now() + length).await };
         let watching = tokio::spawn(watch(0, asked.prober.clone(), schedule, clock, news, until));
@@ -200,7 +201,10 @@ impl Probe {
         while let Some(news) = heard.recv().await {
             match news {
                 News::Begun { intended, .. } => tally.begun(intended),
-                News::Settled(look) => {
+                News::Settled(mut look) => {
+                    if look.sample.outcome == Outcome::Bad {
+                        look.excuse();
+                    }
                     tally.settled(&look.sample);
                     if look.sample.outcome == Outcome::Good && !look.retried.is_empty() {
                         tally.retried();

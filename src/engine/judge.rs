@@ -11,6 +11,7 @@ use crate::base::{Dice, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
+use crate::probe::Canary;
 use crate::probe::schedule::Look;
 use crate::slo::{
     Guard, GuardSettings, Objective, Outcome, Progress, Promise, Ruling, Sample, Score, Steady, Tally, Terms,
@@ -136,6 +137,8 @@ pub(super) struct Judge {
     planned: Duration,
     /// Looks that wait to be scored.
     deferred: VecDeque<(usize, Sample)>,
+    /// What tells our own trouble from the system's.
+    canary: Option<Canary>,
 }
 
 impl Judge {
@@ -156,6 +159,23 @@ impl Judge {
             bounds: None,
             planned: foresee(experiment, dice).takes,
             deferred: VecDeque::new(),
+            canary: None,
+        }
+    }
+
+    /// From here on this tells our own trouble from the system's.
+    pub(super) fn trusts(&mut self, canary: Canary) {
+        self.canary = Some(canary);
+    }
+
+    /// A look that breaks any promise while our own side was in trouble is missed. One that keeps them all in
+    /// spite of that is as good as any: trouble of ours makes no look better.
+    pub(super) fn excuse(&self, look: &mut Look) {
+        let mut mine = self.rules.iter().filter(|rule| rule.objective.probe == look.probe);
+        if look.sample.outcome == Outcome::Bad
+            || mine.any(|rule| rule.objective.bad(&look.sample) == Some(true))
+        {
+            look.excuse();
         }
     }
 
@@ -358,6 +378,8 @@ impl Judge {
             };
             let since = self.zero.unwrap_or_default();
             let late = match now.checked_sub(certain).filter(|until| *until >= since) {
+                // What our own side may be keeping waits until it has been heard.
+                Some(until) if self.canary.as_ref().is_some_and(|own| own.stalled(until, now).is_some()) => 0,
                 Some(until) => self.in_flight[rule.objective.probe].range(since..=until).count(),
                 None => 0,
             };
@@ -744,6 +766,23 @@ for = "1s"
             judge.conclude(&mut findings);
             assert_eq!(findings.starved.is_some(), starved, "{findings:?}");
         }
+    }
+
+    #[test]
+    fn what_breaks_a_promise_while_we_were_in_trouble_is_missed_and_what_keeps_it_counts() {
+        let judge = judge_of(TEXT);
+        let came_out = |took: u32, outcome: Outcome, trouble| {
+            let mut look = Look { trouble, ..look(0, Duration::ZERO, took * MS, outcome) };
+            judge.excuse(&mut look);
+            (look.sample.outcome, look.sample.why)
+        };
+        let stalled = Some("our own side stalled");
+        let missed = (Outcome::Missed, stalled.map(Arc::from));
+        assert_eq!(came_out(1, Outcome::Bad, stalled), missed);
+        assert_eq!(came_out(300, Outcome::Good, stalled), missed, "it breaks the promise about p95");
+        assert_eq!(came_out(1, Outcome::Good, stalled), (Outcome::Good, None));
+        assert_eq!(came_out(300, Outcome::Good, None), (Outcome::Good, None));
+        assert_eq!(came_out(1, Outcome::Bad, None), (Outcome::Bad, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::base::{Clock, Dice};
 use crate::experiment::model::{Once, Probe};
 use crate::experiment::{Count, Experiment};
 use crate::probe::schedule::{self, Look, News, Schedule};
-use crate::probe::{AnyProber, Beats, Setting};
+use crate::probe::{AnyProber, Beats, Canary, Setting};
 
 /// The probers of an experiment, by their place.
 pub(super) type Probers = Vec<Arc<AnyProber>>;
@@ -44,6 +44,7 @@ impl Looking {
         clock: Clock,
         news: &mpsc::Sender<News>,
         workers: &tokio::runtime::Handle,
+        canary: &Canary,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (zero, known) = watch::channel(None);
@@ -53,6 +54,7 @@ impl Looking {
                 zero: known.clone(),
                 in_flight: probe.in_flight,
                 limits: probe.limits(),
+                canary: Some(canary.clone()),
             };
             let (prober, news, mut stopped) = (probers[n].clone(), news.clone(), stopped.clone());
             let until = async move { drop(stopped.wait_for(|stop| *stop).await) };

@@ -4,6 +4,7 @@
 //! A kind only looks. When to look, how late a look is, and what came of it is the business of
 //! `schedule`, so that every kind is measured alike.
 
+mod canary;
 mod certificates;
 mod dial;
 mod dns;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
+pub use canary::Canary;
 pub use rhythm::{Beats, Ramp, Rhythm, Spread};
 pub use schedule::{Limits, Look, News, Schedule, look_once, watch};
 

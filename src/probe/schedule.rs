@@ -18,6 +18,7 @@ use tokio::sync::watch::Receiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
+use super::canary::Canary;
 use super::rhythm::Beats;
 use super::{Fact, Phases, Prober, Trace};
 use crate::base::{Clock, unit};
@@ -25,8 +26,9 @@ use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
 
 /// So much later than its deadline may a look settle before we must have been starved: then the deadline
-/// itself came late, and the answer may have been there all the time.
-const STALLED: Duration = Duration::from_millis(250);
+/// itself came late, and the answer may have been there all the time. So late may our own canary be, and the
+/// beginning of a look. On two busy processors what we do is late by some ten milliseconds at the worst.
+pub(super) const STALLED: Duration = Duration::from_millis(250);
 
 /// When a probe looks, and what limits it.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Schedule {
     pub in_flight: u32,
     /// What limits each look.
     pub limits: Limits,
+    /// What tells our own trouble from the system's.
+    pub canary: Option<Canary>,
 }
 
 /// What limits a look.
@@ -89,6 +93,8 @@ pub struct Look {
     pub facts: Vec<Fact>,
     /// Why each earlier try was bad, when it was tried again.
     pub retried: Vec<Arc<str>>,
+    /// What our own side suffered while it was made: then it cannot speak against the system.
+    pub trouble: Option<&'static str>,
 }
 
 impl Schedule {
@@ -96,7 +102,7 @@ impl Schedule {
     #[must_use]
     pub fn now(beats: Beats, limits: Limits, in_flight: u32, clock: &Clock) -> Self {
         let (_, zero) = tokio::sync::watch::channel(Some(clock.now()));
-        Self { beats, zero, in_flight, limits }
+        Self { beats, zero, in_flight, limits, canary: None }
     }
 }
 
@@ -118,7 +124,7 @@ pub async fn watch<P: Prober + 'static>(
     news: Sender<News>,
     stop: impl Future<Output = ()>,
 ) {
-    let Schedule { mut beats, mut zero, in_flight, limits } = schedule;
+    let Schedule { mut beats, mut zero, in_flight, limits, canary } = schedule;
     let timeout = limits.timeout;
     let begun = clock.now();
     let mut timer = Timer::start();
@@ -143,10 +149,11 @@ pub async fn watch<P: Prober + 'static>(
         }
         let under_way = looks.len();
         if clock.now() < intended + timeout && under_way < in_flight as usize {
-            let (prober, news) = (prober.clone(), news.clone());
+            let (prober, news, canary) = (prober.clone(), news.clone(), canary.clone());
             looks.spawn(async move {
                 if news.send(News::Begun { probe, intended }).await.is_ok() {
-                    let look = settle(probe, &*prober, &clock, intended, limits).await;
+                    let mut look = settle(probe, &*prober, &clock, intended, limits).await;
+                    look.trouble = canary.and_then(|canary| canary.trouble(&look.sample));
                     let _ = news.send(News::Settled(look)).await;
                 }
             });
@@ -220,10 +227,18 @@ async fn settle<P: Prober>(
 }
 
 impl Look {
+    /// Makes a look that speaks against the system one that was missed, if our own side was in trouble meanwhile.
+    pub fn excuse(&mut self) {
+        if let Some(trouble) = self.trouble {
+            self.sample.outcome = Outcome::Missed;
+            self.sample.why = Some(trouble.into());
+        }
+    }
+
     /// A look of one try.
     #[must_use]
     pub fn of(probe: usize, sample: Sample, trace: Trace) -> Self {
-        Self { probe, sample, phases: trace.phases, facts: trace.facts, retried: Vec::new() }
+        Self { probe, sample, phases: trace.phases, facts: trace.facts, retried: Vec::new(), trouble: None }
     }
 }
 
