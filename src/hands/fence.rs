@@ -14,9 +14,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{AccessFlags, eaccess};
 use serde::{Deserialize, Serialize};
+
+use crate::host::process::age;
 
 /// What can be limited, by the kernel's word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,9 @@ impl Controller {
 
 /// Groups may be nested so deep before they are no longer followed.
 const DEEPEST: u32 = 64;
+/// Who is so young may have been started after the processes were found, and is no stranger: whoever is started in their
+/// group later is held back with them too.
+const LATELY: Duration = Duration::from_secs(1);
 /// How often the members of a group are moved away before it is given up: they may fork meanwhile.
 const ROUNDS: u32 = 100;
 
@@ -94,7 +100,13 @@ impl Ground {
     /// # Errors
     /// When the kernel has no such controller, or the limit would hit others too.
     pub fn find(controller: Controller, pids: &[i32], name: &str) -> Result<Self, FenceError> {
-        let mut places = pids.iter().map(|pid| place(controller, *pid)).collect::<Result<Vec<_>, _>>()?;
+        let mut places = Vec::new();
+        for pid in pids {
+            match place(controller, *pid) {
+                Err(_) if age(*pid).is_none() => {} // It has ended since it was found.
+                place => places.push(place?),
+            }
+        }
         places.dedup();
         let Some(Place { group, root, unified }) = places.pop() else {
             return Err(refused("there is no process to limit".to_owned(), "is the service running?"));
@@ -106,8 +118,9 @@ impl Ground {
             ));
         }
         let strangers = || -> Result<BTreeSet<i32>, FenceError> {
-            let inside = members_below(&group)?;
-            Ok(inside.difference(&pids.iter().copied().collect()).copied().collect())
+            let mut strangers = members_below(&group)?;
+            strangers.retain(|pid| !pids.contains(pid) && age(*pid).is_some_and(|age| age > LATELY));
+            Ok(strangers)
         };
         let counts_old = controller == Controller::Memory && !root && strangers()?.is_empty();
         if root || !unified && !counts_old {
@@ -289,7 +302,11 @@ impl Fence {
         }
         if self.ground.from.is_some() {
             for pid in pids {
-                self.write("cgroup.procs", &pid.to_string())?;
+                match self.write("cgroup.procs", &pid.to_string()) {
+                    // It has ended since it was found.
+                    Err(FenceError::System { why, .. }) if why.raw_os_error() == Some(libc::ESRCH) => {}
+                    written => written?,
+                }
             }
         }
         Ok(())
