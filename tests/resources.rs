@@ -431,6 +431,30 @@ fn who_needs_more_memory_than_its_limit_is_killed_and_its_neighbour_is_not() {
 }
 
 #[test]
+fn that_somebody_met_the_limit_on_memory_and_was_killed_is_measured() {
+    let told = || {
+        let mut target = Target::start(HOARDS);
+        let group = Group::of(&target, ["memory"; 2])?;
+        let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+        Some(std::thread::scope(|scope| {
+            let run =
+                scope.spawn(|| figures("memory-limit", "1500ms", &["leave=8MiB", "--pid-file", &pid_file]));
+            eventually("it is limited", || group.limits(&target, memory_file()));
+            while !target.ask().is_empty() {}
+            run.join().unwrap()
+        }))
+    };
+    // A busy machine may let it come to that only when the second of measuring is over.
+    for _ in 0..5 {
+        let Some(said) = told() else { return };
+        if said.contains("1 killed for it in 1 s") {
+            return assert!(!said.contains("met the limit 0 times"), "{said}");
+        }
+    }
+    panic!("nobody saw it");
+}
+
+#[test]
 fn a_limit_on_memory_is_gone_whichever_way_the_runner_dies() {
     let target = Target::start("pass");
     let pid_file = target.pid_file.path().to_str().unwrap();
