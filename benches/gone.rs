@@ -111,8 +111,7 @@ fn look<'s>(stage: &'s Stage, kind: &str, runner: u32) -> Option<(&'static str, 
             ("the target is in its own cgroup", Box::new(move || cgroup() == during))
         }
         "memory-limit" => {
-            let files =
-                |group: &PathBuf| [group.join("memory.max"), group.join("memory.limit_in_bytes")];
+            let files = |group: &PathBuf| [group.join("memory.max"), group.join("memory.limit_in_bytes")];
             let file = stage.groups.iter().flat_map(files).find(|file| file.exists()).unwrap();
             let limit = move || std::fs::read_to_string(&file).unwrap();
             let during = limit();

@@ -330,8 +330,7 @@ fn who_needs_more_memory_in_a_container_is_killed_in_it_and_its_old_limit_comes_
         docker.output().unwrap().status.code()
     };
     assert_eq!((limit().as_str(), takes("web")), ("134217728", Some(0)));
-    let runner =
-        docker.begin_fault(&["memory-limit", "limit=32MiB", "--for", "60s", "--container", "web"]);
+    let runner = docker.begin_fault(&["memory-limit", "limit=32MiB", "--for", "60s", "--container", "web"]);
     assert_eq!((limit().as_str(), takes("web"), takes("other")), ("33554432", Some(137), Some(0)));
     kill_runner(&runner);
     eventually("its limit is what it was", || limit() == "134217728");

@@ -484,7 +484,11 @@ fn in_a_group_of_their_own_what_they_have_counts_and_the_old_limit_is_brought_ba
         (world, runner)
     };
     let mib = |count: u64| (count << 20).to_string();
-    refused("memory-limit", &["limit=8MiB", "--pid-file", &pid_file], &["MiB already, beside the page cache"]);
+    refused(
+        "memory-limit",
+        &["limit=8MiB", "--pid-file", &pid_file],
+        &["MiB already, beside the page cache"],
+    );
     std::fs::write(&own, mib(128)).unwrap();
     let (world, mut runner) = limited(&["limit=64MiB"]);
     assert_eq!(group.says(memory_file()), mib(64));
@@ -648,12 +652,9 @@ fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
     let pid_file = target.pid_file.path().to_str().unwrap();
     let state = || (target.groups(), target.limit("Max open files"));
     let before = state();
-    for (kind, argument) in [
-        ("fds", "leave=0"),
-        ("threads", "leave=0"),
-        ("starve", "quota=50%"),
-        ("memory-limit", "leave=64MiB"),
-    ] {
+    for (kind, argument) in
+        [("fds", "leave=0"), ("threads", "leave=0"), ("starve", "quota=50%"), ("memory-limit", "leave=64MiB")]
+    {
         // From before the log exists to well after the harm; spread, not random, so that every run covers them.
         for step in 0..15_u64 {
             let world = World::new();

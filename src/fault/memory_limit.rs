@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn what_they_have_counts_in_their_own_group_and_not_in_a_new_one() {
-        let limit = |limit, leave, has, new_only| fault(limit, leave, Beyond::Killed).limit_for(has, new_only);
+        let limit =
+            |limit, leave, has, new_only| fault(limit, leave, Beyond::Killed).limit_for(has, new_only);
         assert_eq!(limit(Some(100 * MIB), None, 60 * MIB, false), Some(100 * MIB));
         assert_eq!(limit(Some(100 * MIB), None, 60 * MIB, true), Some(40 * MIB));
         assert_eq!(limit(None, Some(16 * MIB), 60 * MIB, false), Some(76 * MIB));
