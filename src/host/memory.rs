@@ -26,6 +26,13 @@ pub fn of_process(pid: i32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
+/// How many bytes the kernel counts as one page.
+#[must_use]
+pub fn page() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0).unwrap_or(4096)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
