@@ -187,15 +187,19 @@ impl Probe {
     async fn series(&self, asked: &Asked) -> Exit {
         let dice = self.seed.map_or_else(Dice::drawn, Dice::new);
         let beats = Beats::begun(asked.rhythm, &dice, &asked.name);
-        let length = match (self.hold, self.count) {
-            (Some(hold), _) => hold,
-            (None, count) => until_count(beats.clone(), count.unwrap_or(1)),
-        };
+        let most = self.hold.is_none().then(|| u64::from(self.count.unwrap_or(1)));
         let clock = Clock::start();
         let canary = Some(Canary::start(clock, &tokio::runtime::Handle::current()));
-        let schedule = Schedule { canary, ..Schedule::now(beats, asked.limits, asked.in_flight, &clock) };
+        let schedule =
+            Schedule { most, canary, ..Schedule::now(beats, asked.limits, asked.in_flight, &clock) };
         let (news, mut heard) = mpsc::channel(4096);
-        let until = async move { clock.sleep_until(clock.now() + length).await };
+        let hold = self.hold;
+        let until = async move {
+            match hold {
+                Some(hold) => clock.sleep_until(clock.now() + hold).await,
+                None => std::future::pending().await,
+            }
+        };
         let watching = tokio::spawn(watch(0, asked.prober.clone(), schedule, clock, news, until));
         let (mut tally, mut last) = (Tally::new(), None);
         while let Some(news) = heard.recv().await {
@@ -245,15 +249,6 @@ struct Found {
     rhythm: Option<Rhythm>,
     retries: u32,
     in_flight: u32,
-}
-
-/// Half way between the last look of so many and the one that would be too many.
-fn until_count(mut beats: Beats, count: u32) -> Duration {
-    let zero = Some(Duration::ZERO);
-    (1..count).for_each(|_| beats.advance(zero));
-    let last = beats.at(zero);
-    beats.advance(zero);
-    last + beats.at(zero).saturating_sub(last) / 2
 }
 
 /// Whether a look came out well at its first try.

@@ -52,6 +52,7 @@ impl Looking {
             let schedule = Schedule {
                 beats: Beats::of(probe.rhythm?, &dice, &probe.name),
                 zero: known.clone(),
+                most: None,
                 in_flight: probe.in_flight,
                 limits: probe.limits(),
                 canary: Some(canary.clone()),

@@ -182,6 +182,12 @@ impl Beats {
         self.last.map_or(due, |last| due.max(last + Duration::from_nanos(1)))
     }
 
+    /// How many looks were before the present one.
+    #[must_use]
+    pub fn before(&self) -> u64 {
+        self.nth
+    }
+
     /// Goes on to the next look.
     pub fn advance(&mut self, zero: Option<Duration>) {
         self.last = Some(self.at(zero));

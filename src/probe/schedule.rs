@@ -37,6 +37,8 @@ pub struct Schedule {
     pub beats: Beats,
     /// The run's t = 0 by its clock, once it is known: ramps begin there.
     pub zero: Receiver<Option<Duration>>,
+    /// So many looks and no more; without an end when absent.
+    pub most: Option<u64>,
     /// So many looks may be under way; one beyond it is missed.
     pub in_flight: u32,
     /// What limits each look.
@@ -50,7 +52,7 @@ pub struct Schedule {
 pub struct Limits {
     /// It is bad when it has not settled so long after its intended moment.
     pub timeout: Duration,
-    /// One that is bad before that is tried again, so many times, each [`PAUSE`] of the timeout after the try before it.
+    /// One that is bad before that is tried again, so many times, each a tenth of the timeout after the try before it.
     pub retries: u32,
 }
 
@@ -102,7 +104,7 @@ impl Schedule {
     #[must_use]
     pub fn now(beats: Beats, limits: Limits, in_flight: u32, clock: &Clock) -> Self {
         let (_, zero) = tokio::sync::watch::channel(Some(clock.now()));
-        Self { beats, zero, in_flight, limits, canary: None }
+        Self { beats, zero, most: None, in_flight, limits, canary: None }
     }
 }
 
@@ -124,14 +126,14 @@ pub async fn watch<P: Prober + 'static>(
     news: Sender<News>,
     stop: impl Future<Output = ()>,
 ) {
-    let Schedule { mut beats, mut zero, in_flight, limits, canary } = schedule;
+    let Schedule { mut beats, mut zero, most, in_flight, limits, canary } = schedule;
     let timeout = limits.timeout;
     let begun = clock.now();
     let mut timer = Timer::start();
     let mut looks = JoinSet::new();
     let closed = news.closed();
     tokio::pin!(stop, closed);
-    loop {
+    while most.is_none_or(|most| beats.before() < most) {
         let known = *zero.borrow();
         let known_here = known.map(|zero| zero.saturating_sub(begun));
         let intended = begun + beats.at(known_here);
