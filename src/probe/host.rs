@@ -164,7 +164,7 @@ every  = "1s"
                 return Err((format!("`{of}` takes no `{field}`"), "remove it".to_owned()));
             }
             if wanted && !given {
-                return Err((format!("of which `{field}` is not said"), format!("add `{example}`")));
+                return Err((format!("`{of}` wants its `{field}`"), format!("add `{example}`")));
             }
         }
         Ok(())
