@@ -4,15 +4,19 @@
 mod looking;
 mod support;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use brownout::base::Clock;
 use brownout::host::pressure::{Want, stood_still};
 use brownout::host::target::{Pick, Selector, Target};
-use brownout::probe::{AnyProbe, AnyProber, Setting, Whom};
+use brownout::probe::{AnyProbe, AnyProber, Setting, Whom, look_once};
 use brownout::slo::Outcome;
-use looking::{GOOD, LONG, bad, look, seen};
-use support::{LIMIT, Owned, World, brownout, said};
+use looking::{GOOD, LONG, bad, look, nobody, prober, seen, server};
+use support::{LIMIT, Owned, World, brownout, said, skip};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 // ----------------------------------------------------------------------------------------------- host
 
@@ -34,6 +38,11 @@ async fn figure(prober: &AnyProber) -> f64 {
     let look = look(prober).await;
     let figure = look.facts.iter().find(|fact| fact.name == "figure").and_then(|fact| fact.figure);
     figure.unwrap_or_else(|| panic!("{:?}", look.sample))
+}
+
+/// A figure that is a whole number.
+async fn count(prober: &AnyProber) -> u64 {
+    figure(prober).await as u64
 }
 
 fn sleeper(seconds: &str) -> Owned {
@@ -82,10 +91,10 @@ async fn what_an_interface_carries_is_told_from_look_to_look() {
     let received = of(None, "of = 'received'\ninterface = 'lo'\nexpect = { above = 0 }");
     let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     figure(&received).await;
-    let mut heard = vec![0; 40_000];
+    let (said, mut heard) = (vec![7; 40_000], vec![0; 40_000]);
     let began = std::time::Instant::now();
     for _ in 0..50 {
-        ours.send_to(&[7; 40_000], ours.local_addr().unwrap()).unwrap();
+        ours.send_to(&said, ours.local_addr().unwrap()).unwrap();
         ours.recv(&mut heard).unwrap();
     }
     let rate = figure(&received).await;
@@ -133,14 +142,14 @@ async fn figures_of_a_target_are_those_of_its_processes_together() {
     let (fds, memory) = (figure(&looks("fds")).await, figure(&looks("memory-used")).await);
     assert!(fds >= 3.0 && memory > 4096.0, "{fds} {memory}");
     let _two = sleeper("61.750");
-    assert_eq!(figure(&looks("processes")).await, 2.0);
-    assert_eq!(figure(&looks("threads")).await, 2.0);
+    assert_eq!(count(&looks("processes")).await, 2);
+    assert_eq!(count(&looks("threads")).await, 2);
     assert!(figure(&looks("fds")).await >= 2.0 * 3.0 && figure(&looks("memory-used")).await > memory);
     assert!(figure(&looks("cpu")).await < 0.5, "they sleep");
     let lo = of(Some(pattern), &format!("of = 'received'\ninterface = 'lo'\n{}", "expect = { above = -1 }"));
     assert_eq!(seen(&lo).await, GOOD, "in its network");
     drop(one);
-    assert_eq!(figure(&looks("processes")).await, 1.0);
+    assert_eq!(count(&looks("processes")).await, 1);
 }
 
 #[tokio::test]
@@ -165,18 +174,18 @@ async fn the_processors_that_a_target_keeps_busy_are_told() {
 async fn a_process_that_has_another_in_its_place_is_a_restart_also_with_a_gap_between() {
     let restarts = of(Some(r"^sleep 61\.9$"), "of = 'restarts'\nexpect = { below = 1 }");
     let mut it = sleeper("61.9");
-    assert_eq!(figure(&restarts).await, 0.0, "it is there");
-    assert_eq!(figure(&restarts).await, 0.0, "it is still there");
+    assert_eq!(count(&restarts).await, 0, "it is there");
+    assert_eq!(count(&restarts).await, 0, "it is still there");
     it.kill();
     it = sleeper("61.9");
     assert_eq!(seen(&restarts).await, bad(r"restarts of cmdline ^sleep 61\.9$ is not below 1"));
     it.kill();
-    assert_eq!(figure(&restarts).await, 0.0, "nobody is in its place");
-    assert_eq!(figure(&restarts).await, 0.0);
+    assert_eq!(count(&restarts).await, 0, "nobody is in its place");
+    assert_eq!(count(&restarts).await, 0);
     it = sleeper("61.9");
-    assert_eq!(figure(&restarts).await, 1.0);
+    assert_eq!(count(&restarts).await, 1);
     let more = sleeper("61.9");
-    assert_eq!(figure(&restarts).await, 0.0, "one more is no restart");
+    assert_eq!(count(&restarts).await, 0, "one more is no restart");
     drop((it, more));
 }
 
@@ -209,4 +218,130 @@ async fn a_service_is_found_in_its_run_only() {
     let output = brownout(&world.state()).args(["run", "--confirm", "yes"]).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     world.nothing_left();
+}
+
+// --------------------------------------------------------------------------------------------- promql
+
+/// A server that answers every request with this status and body, and says that the body is so much longer.
+async fn answers(status: &'static str, body: String, lacks: usize) -> SocketAddr {
+    server(move |mut stream, _| {
+        let body = body.clone();
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { return };
+                head.push(byte);
+            }
+            let length = body.len() + lacks;
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    })
+    .await
+}
+
+fn query(at: SocketAddr, query: &str, more: &str) -> AnyProber {
+    prober("promql", &format!("url = 'http://{at}'\nquery = '''{query}'''\n{more}"))
+}
+
+const BELOW: &str = "expect = { below = 5 }";
+
+#[tokio::test]
+async fn what_is_no_answer_to_a_query_is_told() {
+    let vector = |elements: &str| {
+        format!("{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[{elements}]}}}}")
+    };
+    let one = vector("{\"metric\":{},\"value\":[1.5,\"4\"]}");
+    for (status, body, lacks, wanted) in [
+        ("200 OK", one.clone(), 0, GOOD),
+        ("200 OK", vector(""), 0, bad("there is no figure for this query")),
+        (
+            "200 OK",
+            "{}".to_owned(),
+            0,
+            bad("the answer is not that of Prometheus's interface; it begins `{}`"),
+        ),
+        ("404 Not Found", one.clone(), 0, bad("status 404, expected 2xx, 400, 422 or 503")),
+        (
+            "503 Service Unavailable",
+            "{\"status\":\"error\",\"errorType\":\"timeout\",\"error\":\"query timed out\"}".to_owned(),
+            0,
+            bad("the query is refused: `query timed out` (timeout)"),
+        ),
+        ("200 OK", " ".repeat(17 << 20), 0, bad("the body is longer than 16 MiB")),
+    ] {
+        let at = answers(status, body, lacks).await;
+        assert_eq!(seen(&query(at, "up", BELOW)).await, wanted);
+    }
+    let half = answers("200 OK", one, 1).await;
+    let why = format!("{half} closed the connection in the middle of the answer");
+    assert_eq!(seen(&query(half, "up", BELOW)).await, bad(why));
+    let silent = server(|mut stream, _| async move { while stream.read_u8().await.is_ok() {} }).await;
+    let never = look_once(0, &query(silent, "up", BELOW), &Clock::start(), Duration::from_millis(300)).await;
+    assert_eq!(never.sample.why.as_deref(), Some("no answer within 300 ms"));
+}
+
+#[tokio::test]
+async fn a_real_prometheus_is_asked_about_what_it_scrapes() {
+    let Ok(version) = Command::new("prometheus").arg("--version").output() else {
+        return skip("there is no prometheus");
+    };
+    assert!(version.status.success());
+    let metrics = "jobs{queue=\"mail\"} 3\njobs{queue=\"print\"} 4\nzero 0\n";
+    let page = answers("200 OK", metrics.to_owned(), 0).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("prometheus.yml");
+    let scrape = format!(
+        "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n\
+         scrape_configs:\n- job_name: shop\n  static_configs: [{{ targets: ['{page}'] }}]\n"
+    );
+    std::fs::write(&config, scrape).unwrap();
+    let at = nobody().await;
+    let _server = Owned::start(
+        Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address={at}"))
+            .arg("--web.route-prefix=/metrics-of/shop")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    let url = format!("url = 'http://{at}/metrics-of/shop/'");
+    let asks = |query: &str, more: &str| prober("promql", &format!("{url}\nquery = '''{query}'''\n{more}"));
+    let jobs = asks("jobs{queue=\"mail\"}", "expect = { above = 2, below = 4 }");
+    let limit = std::time::Instant::now() + LIMIT;
+    loop {
+        let (outcome, why) = seen(&jobs).await;
+        if outcome == Outcome::Good {
+            break;
+        }
+        assert!(std::time::Instant::now() < limit, "{why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (query, more, wanted) in [
+        ("sum(jobs) / 2 > 0", "expect = { above = 3.4, below = 3.6 }", GOOD),
+        ("scalar(zero) + 1 # 100 %", "expect = { above = 0 }", GOOD),
+        ("jobs", "several = 'sum'\nexpect = { above = 6, below = 8 }", GOOD),
+        ("jobs", "several = 'greatest'\nexpect = { above = 3 }", GOOD),
+        ("up", "expect = { below = 1 }", bad("the result is not below 1")),
+        ("jobs", BELOW, bad("there is more than one figure for this query: narrow it, or say `several`")),
+        ("no_such_metric", BELOW, bad("there is no figure for this query")),
+        (
+            "zero / zero",
+            BELOW,
+            bad(
+                "the query's answer is no number (NaN): it divides by zero, or of what it asks there is none",
+            ),
+        ),
+        ("jobs[1m]", BELOW, bad("the query's answer is a range: take a rate or a sum of it")),
+        ("'a'", BELOW, bad("the query's answer is a string")),
+        (
+            "sum(",
+            BELOW,
+            bad("the query is refused: `1:5: parse error: unclosed left parenthesis` (bad_data)"),
+        ),
+    ] {
+        assert_eq!(seen(&asks(query, more)).await, wanted, "{query}");
+    }
 }

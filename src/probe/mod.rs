@@ -19,6 +19,7 @@ mod log;
 mod metric;
 mod payload;
 mod postgres;
+mod promql;
 mod redis;
 pub mod schedule;
 mod security;
@@ -440,6 +441,7 @@ kinds! {
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
     Host: host::Host, host::HostProber;
+    Promql: promql::Promql, promql::PromqlProber;
 }
 
 impl AnyProbe {
