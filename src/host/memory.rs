@@ -45,6 +45,13 @@ fn told(text: &str, word: &str) -> Option<u64> {
     Some(number.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
+/// How many bytes the kernel counts as one page.
+#[must_use]
+pub fn page() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0).unwrap_or(4096)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
