@@ -14,7 +14,7 @@ use super::launch::load;
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::experiment::{Draft, Surroundings, environment};
 use crate::probe::{
-    AnyProbe, AnyProber, Beats, Canary, Limits, Look, News, Phases, Rhythm, Schedule, Setting, Spread,
+    AnyProbe, AnyProber, Beats, Canary, Limits, Look, News, Phases, Rhythm, Schedule, Setting, Spread, Whom,
     look_once, watch,
 };
 use crate::slo::{Outcome, Tally};
@@ -127,7 +127,7 @@ impl Probe {
     }
 
     fn setting(&self, directory: PathBuf, timeout: Duration) -> Setting {
-        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true }
+        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None }
     }
 
     fn of_url(&self) -> Result<Found, Exit> {
@@ -158,7 +158,8 @@ impl Probe {
             eprintln!("note: the services of {} are not started for a look", path.display());
         }
         let found = experiment.probes.iter().map(|probe| {
-            let setting = self.setting(experiment.directory.clone(), probe.timeout);
+            let whom = probe.target.clone().map(|target| Whom { target, run: None });
+            let setting = Setting { whom, ..self.setting(experiment.directory.clone(), probe.timeout) };
             Found {
                 name: probe.name.clone(),
                 probe: probe.look.clone(),
