@@ -66,7 +66,18 @@ impl Answer {
         let end = asked(question).len() + 12;
         let [answers, authorities, additional] = self.counts;
         let mut bytes = question[..2].to_vec();
-        bytes.extend([self.flags[0] | question[2] & 1, self.flags[1], 0, 1, 0, answers, 0, authorities, 0, additional]);
+        bytes.extend([
+            self.flags[0] | question[2] & 1,
+            self.flags[1],
+            0,
+            1,
+            0,
+            answers,
+            0,
+            authorities,
+            0,
+            additional,
+        ]);
         bytes.extend(&question[12..end]);
         bytes.extend(&self.records);
         bytes
@@ -120,42 +131,65 @@ pub(super) fn all() -> Vec<Beast> {
 fn answers() -> Vec<Beast> {
     vec![
         address("right-address", "answers rightly", always(right)),
-        address("wrong-address", "answers with another address", always(|| {
-            Answer::of([QR, 0x80]).record(0, 1, &[192, 0, 2, 8])
-        }))
+        address(
+            "wrong-address",
+            "answers with another address",
+            always(|| Answer::of([QR, 0x80]).record(0, 1, &[192, 0, 2, 8])),
+        )
         .bad("no record in the section `answer` matches `IN A 192\\.0\\.2\\.7`"),
         dns("nxdomain", "says that there is no such name", always(|| Answer::of([QR, 0x83])))
             .bad("the answer is NXDOMAIN, expected NOERROR"),
-        dns("nxdomain-wanted", "says that there is no such name, where that is expected", always(|| Answer::of([QR, 0x83])))
-            .asked(&format!("{FIELDS}expect = {{ rcode = 'NXDOMAIN' }}\n"))
-            .theirs("dns", TARGET, "query_name: shop.example, query_type: A, valid_rcodes: [NXDOMAIN]"),
+        dns(
+            "nxdomain-wanted",
+            "says that there is no such name, where that is expected",
+            always(|| Answer::of([QR, 0x83])),
+        )
+        .asked(&format!("{FIELDS}expect = {{ rcode = 'NXDOMAIN' }}\n"))
+        .theirs("dns", TARGET, "query_name: shop.example, query_type: A, valid_rcodes: [NXDOMAIN]"),
         dns("servfail", "says that it failed", always(|| Answer::of([QR, 0x82])))
             .bad("the answer is SERVFAIL, expected NOERROR"),
-        dns("refused", "refuses", always(|| Answer::of([QR, 0x85]))).bad("the answer is REFUSED, expected NOERROR"),
-        dns("rcode-unknown", "answers with a code that nobody has given a meaning", always(|| Answer::of([QR, 0x8c])))
-            .bad("the answer is RCODE12, expected NOERROR"),
+        dns("refused", "refuses", always(|| Answer::of([QR, 0x85])))
+            .bad("the answer is REFUSED, expected NOERROR"),
+        dns(
+            "rcode-unknown",
+            "answers with a code that nobody has given a meaning",
+            always(|| Answer::of([QR, 0x8c])),
+        )
+        .bad("the answer is RCODE12, expected NOERROR"),
         address("no-data", "knows the name, and no address of it", always(|| Answer::of([QR, 0x80])))
             .bad("there is no record in the section `answer`, expected `IN A 192\\.0\\.2\\.7`"),
-        address("lame", "knows nothing, and refers to another server", always(|| {
-            Answer::of([QR, 0]).record(1, 2, OTHER)
-        }))
+        address(
+            "lame",
+            "knows nothing, and refers to another server",
+            always(|| Answer::of([QR, 0]).record(1, 2, OTHER)),
+        )
         .bad("there is no record in the section `answer`, expected `IN A 192\\.0\\.2\\.7`"),
         dns("lame-for-its-zone", "is asked as the authority, and answers as none", always(right))
             .asked(&format!("{FIELDS}recurse = false\nexpect = {{ authoritative = true }}\n"))
             .theirs("dns", TARGET, "query_name: shop.example, query_type: A, recursion_desired: false")
             .bad("the answer comes from no authority for the name")
             .differs("it cannot expect authority"),
-        dns("authority", "is asked as the authority, and is one", always(|| {
-            Answer::of([QR | AA, 0]).record(0, 1, &[192, 0, 2, 7])
-        }))
+        dns(
+            "authority",
+            "is asked as the authority, and is one",
+            always(|| Answer::of([QR | AA, 0]).record(0, 1, &[192, 0, 2, 7])),
+        )
         .asked(&format!("{FIELDS}recurse = false\nexpect = {{ authoritative = true }}\n"))
         .theirs("dns", TARGET, "query_name: shop.example, query_type: A, recursion_desired: false"),
-        address("cut-short", "cuts its answer short, to be asked again over TCP", always(|| Answer::of([QR | TC, 0x80])))
-            .bad("the answer is cut short: it does not fit into a datagram"),
-        dns("name-in-capitals", "repeats the question in capitals, which are the same letters", by(|question| {
-            right().to(question).to_ascii_uppercase()
-        })),
-        dns("silent-server", "does not answer", answering(|_| Vec::new())).within("2s").bad("no answer within 2 s"),
+        address(
+            "cut-short",
+            "cuts its answer short, to be asked again over TCP",
+            always(|| Answer::of([QR | TC, 0x80])),
+        )
+        .bad("the answer is cut short: it does not fit into a datagram"),
+        dns(
+            "name-in-capitals",
+            "repeats the question in capitals, which are the same letters",
+            by(|question| right().to(question).to_ascii_uppercase()),
+        ),
+        dns("silent-server", "does not answer", answering(|_| Vec::new()))
+            .within("2s")
+            .bad("no answer within 2 s"),
         dns("no-server", "does not listen", deserted()).bad("connection refused by PEER"),
     ]
 }
@@ -170,65 +204,96 @@ fn forgeries() -> Vec<Beast> {
         dns("wrong-id", "answers with another id", by(other_id))
             .within("2s")
             .bad("no answer within 2 s: what came has another id"),
-        dns("wrong-id-first", "answers with another id, then with ours", answering(move |question| {
-            vec![other_id(question), right().to(question)]
-        })),
-        dns("wrong-question", "answers a question that nobody asked", by(|question| {
-            let mut answer = right().to(question);
-            answer[13] ^= 1;
-            answer
-        }))
+        dns(
+            "wrong-id-first",
+            "answers with another id, then with ours",
+            answering(move |question| vec![other_id(question), right().to(question)]),
+        ),
+        dns(
+            "wrong-question",
+            "answers a question that nobody asked",
+            by(|question| {
+                let mut answer = right().to(question);
+                answer[13] ^= 1;
+                answer
+            }),
+        )
         .within("2s")
-        .bad("no answer within 2 s: what came answers another question"),
+        .bad("no answer within 2 s: what came answers another question")
+        .differs("it looks at the id, and not at the question"),
         dns("mirror", "sends the question back", by(<[u8]>::to_vec))
             .within("2s")
-            .bad("no answer within 2 s: what came is a question"),
+            .bad("no answer within 2 s: what came is a question")
+            .differs("it looks at the id, and takes its own question for an answer"),
         dns("noise", "sends bytes that are no message", by(|_| b"hello".to_vec()))
             .within("2s")
             .bad("no answer within 2 s: what came is no message of DNS"),
-        dns("half-a-record", "answers with a record that is cut off", by(|question| {
-            let answer = right().to(question);
-            answer[..answer.len() - 2].to_vec()
-        }))
+        dns(
+            "half-a-record",
+            "answers with a record that is cut off",
+            by(|question| {
+                let answer = right().to(question);
+                answer[..answer.len() - 2].to_vec()
+            }),
+        )
         .within("2s")
         .bad("no answer within 2 s: what came is no message of DNS"),
-        dns("circle-of-names", "answers with a name that points at itself", by(|question| {
-            let mut answer = right().to(question);
-            let at = asked(question).len() + 12;
-            answer[at..at + 2].copy_from_slice(&[0xc0, at as u8]);
-            answer
-        }))
+        dns(
+            "circle-of-names",
+            "answers with a name that points at itself",
+            by(|question| {
+                let mut answer = right().to(question);
+                let at = asked(question).len() + 12;
+                answer[at..at + 2].copy_from_slice(&[0xc0, at as u8]);
+                answer
+            }),
+        )
         .within("2s")
         .bad("no answer within 2 s: what came is no message of DNS"),
-        dns("answer-from-elsewhere", "answers from another port", den(|_| from_elsewhere(|question| right().to(question))))
-            .within("2s")
-            .bad("no answer within 2 s"),
+        dns(
+            "answer-from-elsewhere",
+            "answers from another port",
+            den(|_| from_elsewhere(|question| right().to(question))),
+        )
+        .within("2s")
+        .bad("no answer within 2 s"),
     ]
 }
 
 fn streams() -> Vec<Beast> {
     vec![
-        stream("stream-right", "answers rightly over TCP", streaming(|question| {
-            let answer = right().to(question);
-            framed(answer.len(), &answer)
-        })),
-        stream("stream-cut", "promises 500 bytes over TCP and closes before", streaming(|question| {
-            framed(500, &right().to(question))
-        }))
+        stream(
+            "stream-right",
+            "answers rightly over TCP",
+            streaming(|question| {
+                let answer = right().to(question);
+                framed(answer.len(), &answer)
+            }),
+        ),
+        stream(
+            "stream-cut",
+            "promises 500 bytes over TCP and closes before",
+            streaming(|question| framed(500, &right().to(question))),
+        )
         .bad("PEER closed the connection in the middle of the answer"),
         stream("stream-closed", "takes the question over TCP and closes", streaming(|_| Vec::new()))
             .bad("PEER closed the connection without an answer"),
         stream("stream-empty", "answers over TCP with a message of no bytes", streaming(|_| vec![0, 0]))
             .bad("PEER does not answer the question: what came is no message of DNS"),
-        stream("stream-wrong-id", "answers over TCP with another id", streaming(|question| {
-            let mut answer = right().to(question);
-            answer[1] ^= 1;
-            framed(answer.len(), &answer)
-        }))
+        stream(
+            "stream-wrong-id",
+            "answers over TCP with another id",
+            streaming(|question| {
+                let mut answer = right().to(question);
+                answer[1] ^= 1;
+                framed(answer.len(), &answer)
+            }),
+        )
         .bad("PEER does not answer the question: what came has another id"),
         stream("stream-silent", "takes the question over TCP and says nothing", serving(silent))
             .within("2s")
             .bad("no answer within 2 s"),
-        stream("stream-of-datagrams-only", "does not listen for TCP", deserted()).bad("connection refused by PEER"),
+        stream("stream-of-datagrams-only", "does not listen for TCP", deserted())
+            .bad("connection refused by PEER"),
     ]
 }

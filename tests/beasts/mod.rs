@@ -7,8 +7,6 @@
 )]
 
 mod dns;
-mod grpc;
-mod http;
 mod store;
 mod tcp;
 mod tls;
@@ -18,7 +16,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use crate::looking::{Authority, nobody, server};
@@ -46,28 +44,18 @@ type Den = Arc<dyn Fn(&Authority) -> Done<u16>>;
 
 /// All of them.
 pub fn all() -> Vec<Beast> {
-    [http::all(), tls::all(), tcp::all(), dns::all(), grpc::all(), store::all()].into_iter().flatten().collect()
+    [tls::all(), tcp::all(), dns::all(), store::all()].into_iter().flatten().collect()
 }
 
 impl Beast {
     fn new(name: &'static str, does: &'static str, kind: &'static str, den: Den) -> Self {
         let within = "10s";
-        Self {
-            name,
-            does,
-            den,
-            kind,
-            fields: String::new(),
-            within,
-            why: None,
-            theirs: None,
-            differs: None,
-        }
+        Self { name, does, den, kind, fields: String::new(), within, why: None, theirs: None, differs: None }
     }
 
     /// Our probe's fields.
     fn asked(mut self, fields: &str) -> Self {
-        self.fields = fields.to_owned();
+        fields.clone_into(&mut self.fields);
         self
     }
 
@@ -189,18 +177,6 @@ async fn full() -> u16 {
     address.port()
 }
 
-/// Reads the head of a request; what came of it when the peer closes first.
-async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => heard.push(byte),
-            Err(_) => break,
-        }
-    }
-    heard
-}
-
 /// Closes our half, and the other when the peer has closed its own: nothing that was said is lost to a reset.
 async fn bye(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = stream.shutdown().await;
@@ -226,16 +202,13 @@ async fn silent(mut stream: TcpStream) {
     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }
 
-/// Says this again and again, so often a second, until the peer has had enough.
-async fn dripping(mut stream: TcpStream, words: &'static [u8]) {
-    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(100));
-    while stream.write_all(words).await.is_ok() {
-        ticks.tick().await;
-    }
-}
-
-/// Says this again and again, as fast as the peer reads.
+/// Says this again and again, as fast as the peer reads, until it has had enough, or 256 MiB.
 async fn pouring(mut stream: TcpStream, words: Vec<u8>) {
     let many = words.repeat(64 * 1024 / words.len() + 1);
-    while stream.write_all(&many).await.is_ok() {}
+    for _ in 0..(256 << 20) / many.len() {
+        if stream.write_all(&many).await.is_err() {
+            return;
+        }
+    }
+    silent(stream).await;
 }

@@ -56,30 +56,44 @@ fn queried(words: Vec<u8>) -> Den {
 pub(super) fn all() -> Vec<Beast> {
     vec![
         redis("pong", "answers", says("+PONG\r\n")),
-        redis("loading", "is there, and still loads what it kept", says("-LOADING Redis is loading the dataset in memory\r\n"))
-            .bad("the answer is an error: `LOADING Redis is loading the dataset in memory`"),
+        redis(
+            "loading",
+            "is there, and still loads what it kept",
+            says("-LOADING Redis is loading the dataset in memory\r\n"),
+        )
+        .bad("the answer is an error: `LOADING Redis is loading the dataset in memory`"),
         redis("asks-for-a-password", "asks for a password", says("-NOAUTH Authentication required.\r\n"))
             .bad("the answer is an error: `NOAUTH Authentication required.`"),
         redis("no-redis", "is a web server", says("HTTP/1.1 400 Bad Request\r\n\r\n"))
             .bad("the answer of PEER is not redis's protocol: `HTTP/1.1 400 Bad Request`"),
         redis("half-a-reply", "closes in the middle of its answer", says("$100\r\nPONG"))
             .bad("PEER closed the connection in the middle of the answer"),
-        redis("no-reply", "closes without an answer", says("")).bad("PEER closed the connection without an answer"),
-        redis("huge-reply", "promises a terabyte and sends on", serving(|mut stream| async move {
-            let _ = stream.write_all(b"$1099511627776\r\n").await;
-            pouring(stream, b"a".to_vec()).await;
-        }))
+        redis("no-reply", "closes without an answer", says(""))
+            .bad("PEER closed the connection without an answer"),
+        redis(
+            "huge-reply",
+            "promises a terabyte and sends on",
+            serving(|mut stream| async move {
+                let _ = stream.write_all(b"$1099511627776\r\n").await;
+                pouring(stream, b"a".to_vec()).await;
+            }),
+        )
         .bad("the answer is longer than 1 MiB"),
-        redis("huge-list", "promises a list of a billion, and sends on", serving(|mut stream| async move {
-            let _ = stream.write_all(b"*1000000000\r\n").await;
-            pouring(stream, b":1\r\n".to_vec()).await;
-        }))
+        redis(
+            "huge-list",
+            "promises a list of a billion, and sends on",
+            serving(|mut stream| async move {
+                let _ = stream.write_all(b"*1000000000\r\n").await;
+                pouring(stream, b":1\r\n".to_vec()).await;
+            }),
+        )
         .bad("the answer is longer than 1 MiB"),
         redis("silent-redis", "says nothing", serving(silent)).within("2s").bad("no answer within 2 s"),
-        postgres("too-many-clients", "has no connection left", says(message(
-            b'E',
-            b"SFATAL\0C53300\0Msorry, too many clients already\0\0",
-        )))
+        postgres(
+            "too-many-clients",
+            "has no connection left",
+            says(message(b'E', b"SFATAL\0C53300\0Msorry, too many clients already\0\0")),
+        )
         .bad("the login is refused: `sorry, too many clients already` (53300)"),
         postgres("no-postgres", "is a web server", says("HTTP/1.1 400 Bad Request\r\n\r\n"))
             .bad("PEER does not speak PostgreSQL's protocol: it begins `HTTP/1.1 400 Bad Request`"),
@@ -88,19 +102,31 @@ pub(super) fn all() -> Vec<Beast> {
         postgres("silent-before-the-login", "says nothing", serving(silent))
             .within("2s")
             .bad("no answer within 2 s to the login"),
-        postgres("query-fails", "fails at the query", queried(
-            [message(b'E', b"SERROR\0C57014\0Mcanceling statement\0\0"), message(b'Z', b"I")].concat(),
-        ))
+        postgres(
+            "query-fails",
+            "fails at the query",
+            queried(
+                [message(b'E', b"SERROR\0C57014\0Mcanceling statement\0\0"), message(b'Z', b"I")].concat(),
+            ),
+        )
         .bad("the query is refused: `canceling statement` (57014)"),
         postgres("closes-at-the-query", "closes when it is asked", queried(Vec::new()))
             .bad("PEER closed the connection without an answer"),
-        postgres("endless-messages", "never ends its notices", serving(|mut stream| async move {
-            let _ = stream.read_u8().await;
-            pouring(stream, message(b'N', b"SNOTICE\0Mhello\0\0")).await;
-        }))
+        postgres(
+            "endless-messages",
+            "never ends its notices",
+            serving(|mut stream| async move {
+                let _ = stream.read_u8().await;
+                pouring(stream, message(b'N', b"SNOTICE\0Mhello\0\0")).await;
+            }),
+        )
         .within("2s")
         .bad("no answer within 2 s to the login"),
-        postgres("huge-message", "promises a message of 1 GiB", says([&b"R"[..], &(1_u32 << 30).to_be_bytes()].concat()))
-            .bad("PEER does not speak PostgreSQL's protocol: a message longer than 16 MiB"),
+        postgres(
+            "huge-message",
+            "promises a message of 1 GiB",
+            says([&b"R"[..], &(1_u32 << 30).to_be_bytes()].concat()),
+        )
+        .bad("PEER does not speak PostgreSQL's protocol: a message longer than 16 MiB"),
     ]
 }

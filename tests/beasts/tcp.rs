@@ -2,7 +2,9 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Beast, Den, answering, bye, den, deserted, from_elsewhere, full, pouring, reset, serving, silent};
+use super::{
+    Beast, Den, answering, bye, den, deserted, from_elsewhere, full, pouring, reset, serving, silent,
+};
 
 const FIELDS: &str = "address = '127.0.0.1:PORT'\n";
 const TARGET: &str = "127.0.0.1:PORT";
@@ -60,7 +62,7 @@ pub(super) fn all() -> Vec<Beast> {
         .within("2s")
         .differs("it reads lines, and waits for the end of this one"),
         ready("endless-babble", "says something else for ever", serving(|stream| pouring(stream, b"busy".to_vec())))
-            .bad("the first 64 KiB of the answer do not contain `ready`; it begins `busybusybusybusybusybusybusybusybusybusybusybusybusybusybusy...`"),
+            .bad("the first 64 KiB of the answer does not contain `ready`; it begins `busybusybusybusybusybusybusybusybusybusybusybusybusybusybusy...`"),
         tcp("words-before-tls", "says more in the clear, where TLS is to begin (CVE-2011-0411)", serving(|mut stream| async move {
             let _ = stream.write_all(b"220 go\n250 injected\n").await;
             silent(stream).await;

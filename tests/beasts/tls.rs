@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,7 +51,8 @@ fn between(until: i32, shown: bool) -> Den {
         middle.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         middle.not_before = rcgen::date_time_ymd(2000, 1, 1);
         middle.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let middle = CertifiedIssuer::signed_by(middle, KeyPair::generate().unwrap(), &authority.issuer).unwrap();
+        let middle =
+            CertifiedIssuer::signed_by(middle, KeyPair::generate().unwrap(), &authority.issuer).unwrap();
         let key = KeyPair::generate().unwrap();
         let leaf = params("localhost").signed_by(&key, &middle).unwrap();
         let above: Vec<CertificateDer<'static>> = shown.then(|| middle.der().clone()).into_iter().collect();
@@ -72,15 +75,17 @@ pub(super) fn all() -> Vec<Beast> {
 }
 
 fn certificates() -> Vec<Beast> {
-    let until = |year| move || {
-        let mut params = params("localhost");
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        params
+    let until = |year| {
+        move || {
+            let mut params = params("localhost");
+            params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            params
+        }
     };
     let soon = || {
         let mut params = params("localhost");
-        params.not_after = (std::time::SystemTime::now() + std::time::Duration::from_hours(240)).into();
+        params.not_after = in_ten_days();
         params
     };
     vec![
@@ -140,20 +145,20 @@ fn certificates() -> Vec<Beast> {
 
 /// A ServerHello of TLS 1.0 (RFC 2246): its version, a random, no session, TLS_RSA_WITH_AES_128_CBC_SHA, no compression.
 const OLD_HELLO: &[u8] = &[
-    22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
-    7, 7, 7, 7, 0, 0, 0x2f, 0,
+    22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 0x2f, 0,
 ];
 
 fn handshakes() -> Vec<Beast> {
     vec![
         tls("tls-1-0-only", "answers with a hello of TLS 1.0", greeting(OLD_HELLO))
-            .bad("TLS with PEER: it speaks an older version than 1.2"),
+            .bad("TLS with PEER: it speaks a version older than 1.2"),
         tls("refuses-our-versions", "refuses every version that we speak", greeting(&[21, 3, 1, 0, 2, 2, 70]))
             .bad("TLS with PEER: it refuses the versions that we speak, 1.2 and 1.3"),
         tls("nothing-in-common", "refuses to shake hands", greeting(&[21, 3, 3, 0, 2, 2, 40]))
-            .bad("TLS with PEER: it refuses to shake hands"),
+            .bad("TLS with PEER: it refuses the handshake: it has nothing in common with us, or wants a certificate of ours"),
         tls("name-unknown", "knows nobody of the name that is asked for", greeting(&[21, 3, 3, 0, 2, 2, 112]))
-            .bad("TLS with PEER: it does not know the name localhost"),
+            .bad("TLS with PEER: it does not know the name that is asked for"),
         tls("asks-who-we-are", "asks for a certificate of ours, by TLS 1.2", shaking(|authority| {
             let mut roots = rustls::RootCertStore::empty();
             roots.add(authority.issuer.der().clone()).unwrap();
@@ -193,6 +198,6 @@ fn handshakes() -> Vec<Beast> {
             let _ = stream.write_all(&record).await;
             pouring(stream, [&[22, 3, 3, 64, 0][..], &[0; 16384]].concat()).await;
         }))
-        .bad("TLS with PEER: its handshake is longer than any may be"),
+        .bad("TLS with PEER: a message of its handshake is longer than 64 KiB"),
     ]
 }
