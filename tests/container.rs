@@ -4,111 +4,43 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::ops::Deref;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Owned, World, brownout, children, eventually, logs, said, skip};
-
-/// What makes a world for a daemon: its own mounts, processes and network; all of it ends with its first process.
-const BEGIN: &str = r#"
-set -e
-mount -t tmpfs -o size=200m none "$1/docker"
-mount -t tmpfs -o size=16m none /run
-ip link set lo up
-exec dockerd --data-root "$1/docker/lib" --exec-root /run/docker --pidfile /run/docker.pid \
-  -H unix:///run/docker.sock --iptables=false --ip6tables=false --bridge=none --storage-driver vfs \
-  --cgroup-parent "/$2" >"$1/dockerd.log" 2>&1
-"#;
+use support::inside::{Inside, kill_runner, there};
+use support::{Owned, World, brownout, eventually, logs, said};
 
 /// A dockerd of the test's own.
-struct Docker {
-    world: World,
-    holder: Owned,
-    inside: String,
-    group: String,
+struct Docker(Inside);
+
+impl Deref for Docker {
+    type Target = Inside;
+
+    fn deref(&self) -> &Inside {
+        &self.0
+    }
 }
 
 impl Docker {
     /// `None`, loudly, where it cannot be had.
     fn new() -> Option<Self> {
-        for program in ["dockerd", "docker", "unshare", "busybox"] {
-            let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
-            if !there.status.success() {
-                skip(&format!("{program} is missing (docker.io, busybox-static)"));
-                return None;
-            }
-        }
-        let world = World::new();
-        let here = world.folder.path().to_owned();
-        std::fs::create_dir(here.join("docker")).unwrap();
-        let group = format!("brownout-test-{}", here.file_name().unwrap().to_string_lossy().replace('.', ""));
-        let mut holder = Owned::start(
-            Command::new("unshare")
-                .args([
-                    "--mount",
-                    "--net",
-                    "--pid",
-                    "--fork",
-                    "--kill-child",
-                    "--mount-proc",
-                    "sh",
-                    "-c",
-                    BEGIN,
-                    "sh",
-                ])
-                .arg(&here)
-                .arg(&group)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        let mut inside = String::new();
-        eventually("dockerd listens", || {
-            if holder.0.try_wait().unwrap().is_some() {
-                return true;
-            }
-            inside = children(holder.pid()).into_iter().next().unwrap_or_default();
-            !inside.is_empty() && UnixStream::connect(format!("/proc/{inside}/root/run/docker.sock")).is_ok()
-        });
-        let docker = Self { world, holder, inside, group };
-        if !docker.holder.alive() {
-            skip(&format!("dockerd does not run here: {}", docker.log()));
+        const BEGIN: &str = "exec dockerd --data-root \"$1/lib\" --exec-root /run/docker --pidfile /run/docker.pid \
+             -H unix:///run/docker.sock --iptables=false --ip6tables=false --bridge=none --storage-driver vfs \
+             --cgroup-parent \"/$2\"";
+        if !there(&["dockerd", "docker", "unshare", "busybox"]) {
             return None;
         }
-        docker.image();
+        let docker = Self(Inside::begin(BEGIN, "/run/docker.sock")?);
+        let image = docker.busybox();
+        docker.prints(&["sh", "-c", &format!("tar -C {} -c . | docker import - tiny", image.display())]);
         Some(docker)
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.world.folder.path().join("dockerd.log")).unwrap_or_default()
-    }
-
-    /// An image of busybox alone.
-    fn image(&self) {
-        let root = self.world.folder.path().join("image");
-        std::fs::create_dir_all(root.join("bin")).unwrap();
-        std::fs::create_dir(root.join("data")).unwrap();
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "httpd", "sleep", "wget"] {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        let script = format!("tar -C {} -c . | docker import - tiny", root.display());
-        let made = self.command("sh").args(["-c", &script]).output().unwrap();
-        assert!(made.status.success(), "{}\n{}", said(&made), self.log());
-    }
-
-    /// A command that runs inside, as a child of what is started here.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.inside, "-m", "-n", "-p", "--", program]).stdin(Stdio::null());
-        command
-    }
-
     fn docker(&self, arguments: &[&str]) -> String {
-        let done = self.command("docker").args(arguments).output().unwrap();
-        assert!(done.status.success(), "docker {arguments:?}: {}", said(&done));
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+        self.prints(&[&["docker"], arguments].concat())
     }
 
     /// A web server in a container, with more options.
@@ -123,64 +55,6 @@ impl Docker {
         let (status, started) = line.split_once(' ').unwrap();
         (status.to_owned(), started.to_owned())
     }
-
-    fn brownout(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_brownout"));
-        let state = self.world.state();
-        command
-            .args(arguments)
-            .env("BROWNOUT_RUNS", state.with_file_name("runs"))
-            .env("BROWNOUT_STATE", state);
-        command
-    }
-
-    fn inject(&self, arguments: &[&str]) -> Command {
-        self.brownout(&[&["inject"], arguments, &["--yes"]].concat())
-    }
-
-    /// Begins a fault, and returns when it took hold.
-    fn begin(&self, arguments: &[&str]) -> Owned {
-        let mut runner = Owned::start(self.inject(arguments).stdout(Stdio::null()).stderr(Stdio::piped()));
-        runner.took_hold();
-        runner
-    }
-
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.inject(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(6), "{}", said(&output));
-        said(&output).lines().next().unwrap().to_owned()
-    }
-
-    fn nothing_owed(&self) {
-        eventually("nothing is owed", || logs(&self.world.state()).is_empty());
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        self.holder.kill(); // Every process inside ends with its first one.
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        let groups = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
-        for group in groups.map(|hierarchy| hierarchy.join(&self.group)).filter(|group| group.is_dir()) {
-            let emptied = std::time::Instant::now();
-            while remove(&group).is_err() && emptied.elapsed() < Duration::from_secs(10) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
-fn remove(group: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
-        remove(&entry.path())?;
-    }
-    std::fs::remove_dir(group)
-}
-
-/// SIGKILL to the runner itself: what was started here is `nsenter`, and the runner its child.
-fn kill_runner(started: &Owned) {
-    let runner = children(started.pid()).into_iter().next().unwrap();
-    assert!(Command::new("kill").args(["-KILL", &runner]).status().unwrap().success());
 }
 
 #[test]
@@ -227,7 +101,7 @@ fn a_container_is_given_back_whichever_moment_its_runner_is_killed_at() {
     docker.web("web", &[]);
     for action in [&["action=pause"][..], &["action=stop", "grace=0s"]] {
         let arguments = [&["container"], action, &["--for", "60s", "--container", "web"]].concat();
-        let runner = docker.begin(&arguments);
+        let runner = docker.begin_fault(&arguments);
         assert_ne!(docker.stands("web").0, "running");
         kill_runner(&runner);
         eventually("it runs again", || docker.stands("web").0 == "running");
@@ -257,14 +131,14 @@ fn what_a_person_did_meanwhile_is_left_alone() {
     let Some(docker) = Docker::new() else { return };
     docker.web("web", &[]);
     let mut runner =
-        docker.begin(&["container", "action=stop", "grace=0s", "--for", "2s", "--container", "web"]);
+        docker.begin_fault(&["container", "action=stop", "grace=0s", "--for", "2s", "--container", "web"]);
     docker.docker(&["start", "web"]);
     docker.docker(&["pause", "web"]);
     let by_hand = docker.stands("web");
     assert!(runner.0.wait().unwrap().success());
     assert_eq!(docker.stands("web"), by_hand);
     docker.docker(&["unpause", "web"]);
-    let mut runner = docker.begin(&["container", "action=pause", "--for", "2s", "--container", "web"]);
+    let mut runner = docker.begin_fault(&["container", "action=pause", "--for", "2s", "--container", "web"]);
     docker.docker(&["rm", "-f", "web"]);
     assert!(runner.0.wait().unwrap().success());
     docker.nothing_owed();
@@ -368,7 +242,7 @@ fn traffic_of_a_container_is_hurt_in_its_own_network_and_that_of_the_host_is_spa
     wired(&docker, "web");
     let busybox = docker.command("busybox").args(["httpd", "-f", "-p", "8080"]).spawn().unwrap();
     let _our_server = Owned(busybox);
-    let network = std::fs::File::open(format!("/proc/{}/ns/net", docker.inside)).unwrap();
+    let network = std::fs::File::open(format!("/proc/{}/ns/net", docker.first())).unwrap();
     // How long a connection takes, made beside the daemon; `None` when there is none within a second.
     let connects = |to: [u8; 4]| {
         std::thread::scope(|scope| {
@@ -391,7 +265,7 @@ fn traffic_of_a_container_is_hurt_in_its_own_network_and_that_of_the_host_is_spa
     };
     let delay = Duration::from_millis(400);
     for whom in [&["--container", "web"][..], &["--netns", "container:web"]] {
-        let runner = docker.begin(&[&["latency", "delay=400ms", "--for", "60s"], whom].concat());
+        let runner = docker.begin_fault(&[&["latency", "delay=400ms", "--for", "60s"], whom].concat());
         let (there, here) = (connects(container).unwrap(), connects(host).unwrap());
         assert!(there >= delay && here < delay, "{whom:?}: {there:?} into it, {here:?} to the host");
         if whom[0] == "--container" {
@@ -417,7 +291,7 @@ fn traffic_of_a_container_is_hurt_in_its_own_network_and_that_of_the_host_is_spa
     ] {
         assert!(text.contains(words), "lacks `{words}`: {text}");
     }
-    let runner = docker.begin(&["partition", "--for", "60s", "--container", "web"]);
+    let runner = docker.begin_fault(&["partition", "--for", "60s", "--container", "web"]);
     assert_eq!(connects(container), None);
     assert!(connects(host).is_some());
     kill_runner(&runner);

@@ -8,6 +8,7 @@
 )]
 
 pub mod calls;
+pub mod inside;
 pub mod stage;
 pub mod state;
 
@@ -199,7 +200,7 @@ impl Netns {
     /// `None`, loudly, where it may not be made.
     pub fn new() -> Option<Self> {
         let holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 900"])
+            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
