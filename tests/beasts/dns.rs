@@ -185,9 +185,11 @@ fn answers() -> Vec<Beast> {
         dns(
             "name-in-capitals",
             "repeats the question in capitals, which are the same letters",
-            by(|question| let mut answer = right().to(question);
-                answer[12..12 + NAME.len() + 1].make_ascii_uppercase();
-                answer),
+            by(|question| {
+                let mut answer = right().to(question);
+                answer[12..=12 + NAME.len()].make_ascii_uppercase();
+                answer
+            }),
         ),
         dns("silent-server", "does not answer", answering(|_| Vec::new()))
             .within("2s")
