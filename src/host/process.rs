@@ -19,7 +19,7 @@ use super::socket::{Protocol, inodes};
 use crate::base::clock::since_boot;
 
 /// What makes a process itself: written into undo records.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// Its number.
     pub pid: i32,
@@ -146,6 +146,18 @@ impl Process {
         let mut watched =
             [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.pidfd), nix::poll::PollFlags::POLLIN)];
         matches!(nix::poll::poll(&mut watched, nix::poll::PollTimeout::ZERO), Ok(0))
+    }
+
+    /// How many files it has open; sockets and pipes are files, too.
+    ///
+    /// # Errors
+    /// When it has ended, or belongs to somebody else.
+    pub fn open_files(&self) -> Result<usize, ProcessError> {
+        let pid = self.identity.pid;
+        fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).map_err(|why| match why.kind() {
+            io::ErrorKind::NotFound => ProcessError::Gone { pid, reused: false },
+            _ => ProcessError::Refused { pid, doing: "counting its open files", why },
+        })
     }
 
     /// The ids of all its threads.

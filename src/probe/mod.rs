@@ -12,12 +12,14 @@ mod expect;
 mod figure;
 mod file;
 mod grpc;
+mod host;
 mod http;
 mod icmp;
 mod log;
 mod metric;
 mod payload;
 mod postgres;
+mod promql;
 mod redis;
 pub mod schedule;
 mod security;
@@ -32,7 +34,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::RunId;
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
+use crate::host::mark::Mark;
+use crate::host::process::Process;
+use crate::host::target::{self, NotFound, Selector, Target};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -45,6 +51,41 @@ pub struct Setting {
     pub timeout: Duration,
     /// Whether each look also keeps what it met on the way: addresses, status, certificates.
     pub facts: bool,
+    /// Whose processes are looked at, by kinds that look at some.
+    pub whom: Option<Whom>,
+}
+
+/// Whose processes are looked at.
+#[derive(Debug, Clone)]
+pub struct Whom {
+    /// How they are found.
+    pub target: Target,
+    /// The run that started them, if they are a service of its.
+    pub run: Option<RunId>,
+}
+
+impl Whom {
+    /// All there are now, whatever the target says of picking.
+    fn processes(&self) -> Result<Vec<Process>, Miss> {
+        match (&self.target.selector, self.run) {
+            (Selector::Service(name), Some(run)) => Ok(Mark::of(run, name).bearers()),
+            (Selector::Service(name), None) => {
+                Err(Miss::ours(format!("service {name} is started by a run only")))
+            }
+            (selector, _) => target::processes(selector).map_err(|NotFound { why, .. }| Miss::new(why)),
+        }
+    }
+}
+
+/// Whether a look is at processes of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// It takes no target.
+    Nothing,
+    /// It takes one, or is at the whole machine.
+    Either,
+    /// It takes one.
+    Processes,
 }
 
 /// How long each part of a look took, as far as the kind has such a part.
@@ -105,6 +146,10 @@ pub struct Trace {
     pub phases: Phases,
     /// What it met, in order.
     pub facts: Vec<Fact>,
+    /// Whether an answer has begun.
+    begun: bool,
+    /// What came and was not heard, in a few words that follow `what came`.
+    not_heard: Option<&'static str>,
     keeps: bool,
 }
 
@@ -113,6 +158,34 @@ impl Trace {
     #[must_use]
     pub fn new(keeps: bool) -> Self {
         Self { keeps, ..Self::default() }
+    }
+
+    /// Why a look is bad that was not done in time, by what it was waiting for.
+    fn unanswered(&self, within: &str) -> String {
+        let Phases { connect, greeting, tls, login, first_byte, transfer, lookup } = self.phases;
+        // The last part that was begun is the one that was waited for.
+        let mut why = if transfer.is_some() || self.begun {
+            format!("no whole answer within {within}")
+        } else if first_byte.is_some() {
+            format!("no answer within {within}")
+        } else if login.is_some() {
+            format!("no answer within {within} to the login")
+        } else if tls.is_some() {
+            format!("no answer within {within} in the TLS handshake")
+        } else if greeting.is_some() {
+            format!("no answer within {within} before TLS")
+        } else if connect.is_some() {
+            format!("no connection within {within}")
+        } else if lookup.is_some() {
+            format!("no address for the name within {within}")
+        } else {
+            format!("no answer within {within}")
+        };
+        if let Some(came) = self.not_heard {
+            why.push_str(": what came ");
+            why.push_str(came);
+        }
+        why
     }
 
     /// Keeps a fact, if anybody asked; only then it is put into words.
@@ -247,6 +320,13 @@ trait Probe {
     type Prober: Prober;
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
+    /// Whether it may be aimed at a target.
+    const AIMS: bool = false;
+
+    /// Whether these fields want a target.
+    fn aim(&self) -> Aim {
+        Aim::Nothing
+    }
 
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
@@ -331,6 +411,19 @@ macro_rules! kinds {
                 None
             }
 
+            /// Whether a kind may be aimed at a target.
+            #[must_use]
+            pub fn aims(kind: &str) -> bool {
+                $(if kind == <$probe>::KIND { return <$probe as Probe>::AIMS; })*
+                false
+            }
+
+            /// Whether its fields want a target.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(probe) => probe.aim(),)* }
+            }
+
             /// The word that names this kind.
             #[must_use]
             pub fn kind(&self) -> &'static str {
@@ -379,6 +472,8 @@ kinds! {
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
+    Host: host::Host, host::HostProber;
+    Promql: promql::Promql, promql::PromqlProber;
 }
 
 impl AnyProbe {
@@ -430,6 +525,30 @@ impl AnyProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_that_is_over_says_what_it_was_waiting_for() {
+        let mut trace = Trace::default();
+        let mut says = |begins: fn(&mut Trace)| {
+            begins(&mut trace);
+            trace.unanswered("1 s")
+        };
+        assert_eq!(says(|_| {}), "no answer within 1 s");
+        assert_eq!(says(|trace| trace.lookup = Some(Duration::ZERO)), "no address for the name within 1 s");
+        assert_eq!(says(|trace| trace.connect = Some(Duration::ZERO)), "no connection within 1 s");
+        assert_eq!(says(|trace| trace.greeting = Some(Duration::ZERO)), "no answer within 1 s before TLS");
+        assert_eq!(
+            says(|trace| trace.tls = Some(Duration::ZERO)),
+            "no answer within 1 s in the TLS handshake"
+        );
+        assert_eq!(says(|trace| trace.login = Some(Duration::ZERO)), "no answer within 1 s to the login");
+        assert_eq!(says(|trace| trace.first_byte = Some(Duration::ZERO)), "no answer within 1 s");
+        assert_eq!(
+            says(|trace| trace.not_heard = Some("has another id")),
+            "no answer within 1 s: what came has another id"
+        );
+        assert_eq!(says(|trace| (trace.begun, trace.not_heard) = (true, None)), "no whole answer within 1 s");
+    }
 
     #[test]
     fn what_was_received_is_shown_shortly_and_safely() {
