@@ -88,7 +88,7 @@ every         = "1s"
             postgres: self.clone(),
             password,
             tls: tls.transpose()?,
-            names: Names::default(),
+            names: setting.names(),
         })
     }
 

@@ -82,7 +82,7 @@ every   = "1s"
             tls: tls.transpose()?,
             login,
             command,
-            names: Names::default(),
+            names: setting.names(),
         })
     }
 
