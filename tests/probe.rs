@@ -732,7 +732,8 @@ fn secrets_are_not_printed() {
 #[test]
 fn a_prober_says_which_file_it_lacks() {
     let authority = Authority::new();
-    let setting = Setting { directory: authority.folder.path().to_owned(), timeout: LONG, facts: false, from: None };
+    let setting =
+        Setting { directory: authority.folder.path().to_owned(), timeout: LONG, facts: false, from: None };
     for (more, why) in [
         ("body_file = 'no'", "body_file FOLDER/no: No such file or directory (os error 2)"),
         ("bearer_file = 'no'", "bearer_file FOLDER/no: No such file or directory (os error 2)"),

@@ -161,7 +161,8 @@ async fn a_file_says_where_a_probe_looks_from_and_what_it_looks_at_tells_it() {
     let (address, folder) = (web(&netns), tempfile::tempdir().unwrap());
     let file = folder.path().join("looks.toml");
     let door = door(&netns);
-    let text = format!("[probe.web.http]\nurl = 'http://{address}/'\nnetns = '{}'\nrate = '1/s'\n", door.display());
+    let text =
+        format!("[probe.web.http]\nurl = 'http://{address}/'\nnetns = '{}'\nrate = '1/s'\n", door.display());
     std::fs::write(&file, text).unwrap();
     let mut look = brownout(&folder.path().join("state"));
     look.arg("probe").arg(&file);

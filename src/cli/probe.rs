@@ -128,7 +128,13 @@ impl Probe {
             return Err(wrong(&format!("`{name}` is a probe of a file, and {} is none", self.what)));
         }
         let probe = AnyProbe::of_url(&self.what).map_err(|why| wrong(&why))?;
-        Ok(("probe".to_owned(), probe, self.setting(".".into(), Duration::from_secs(1), None), None, IN_FLIGHT))
+        Ok((
+            "probe".to_owned(),
+            probe,
+            self.setting(".".into(), Duration::from_secs(1), None),
+            None,
+            IN_FLIGHT,
+        ))
     }
 
     /// All probes of an experiment, or of a file that holds only probes, as those to be included do.

@@ -11,8 +11,8 @@ use rand::Rng;
 use crate::base::{Dice, Percent, Rate};
 use crate::fault::AnyFault;
 use crate::file::{Fields, Mistakes, Node, Place};
-use crate::host::target::{Selector, Target};
 use crate::host::standpoint::Standpoint;
+use crate::host::target::{Selector, Target};
 use crate::probe::AnyProbe;
 pub use crate::slo::Proof;
 

@@ -137,7 +137,7 @@ impl Names {
     ///
     /// # Errors
     /// When we cannot get there.
-    pub async fn within<T: Send>(&self, work: impl Fn() -> T + Sync) -> Result<T, Nowhere> {
+    pub async fn within<T: Send>(&self, work: impl Fn() -> T + Send + Sync) -> Result<T, Nowhere> {
         match &self.place {
             None => Ok(work()),
             Some(place) => place.within(work).await,
@@ -179,7 +179,8 @@ impl Names {
             None => std::fs::read(&self.hosts),
             Some(place) => place.configuration("hosts").await,
         };
-        let hosts = hosts.map_or_else(|_| String::new(), |hosts| String::from_utf8_lossy(&hosts).into_owned());
+        let hosts =
+            hosts.map_or_else(|_| String::new(), |hosts| String::from_utf8_lossy(&hosts).into_owned());
         let mut found = family.fitting(of_hosts(&hosts, &plain));
         if found.is_empty() && (plain == "localhost" || plain.ends_with(".localhost")) {
             found = family.fitting([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].into_iter());
@@ -325,8 +326,12 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path, hosts: &str, resolv_conf: &str) -> Names {
-        let names =
-            Names { place: None, hosts: folder.join("hosts"), resolv_conf: folder.join("resolv.conf"), port: None };
+        let names = Names {
+            place: None,
+            hosts: folder.join("hosts"),
+            resolv_conf: folder.join("resolv.conf"),
+            port: None,
+        };
         std::fs::write(&names.hosts, hosts).unwrap();
         std::fs::write(&names.resolv_conf, resolv_conf).unwrap();
         names
@@ -386,7 +391,12 @@ mod tests {
         }
         std::fs::write(&names.hosts, "10.7.7.7 both").unwrap();
         assert_eq!(names.look_up("both").await.unwrap().to_string(), "10.7.7.7", "read anew");
-        let nobody = Names { place: None, hosts: "/no/hosts".into(), resolv_conf: "/no/resolv.conf".into(), port: None };
+        let nobody = Names {
+            place: None,
+            hosts: "/no/hosts".into(),
+            resolv_conf: "/no/resolv.conf".into(),
+            port: None,
+        };
         assert_eq!(nobody.look_up("localhost").await.unwrap().to_string(), "127.0.0.1");
         assert_eq!(
             nobody.look_up("example.com").await.unwrap_err().to_string(),

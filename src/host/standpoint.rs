@@ -77,7 +77,7 @@ impl Place {
     ///
     /// # Errors
     /// When it is not there, or we may not enter it.
-    pub async fn within<T: Send>(&self, work: impl Fn() -> T + Sync) -> Result<T, Nowhere> {
+    pub async fn within<T: Send>(&self, work: impl Fn() -> T + Send + Sync) -> Result<T, Nowhere> {
         let runtime = tokio::runtime::Handle::current();
         let work = || {
             let _known = runtime.enter();

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::expect::{Content, KEPT, Paths, Pattern};
 use super::{Miss, Probe, Prober, Setting, Trace, reach, timed, unreadable};
-use crate::host::standpoint::Place;
 use crate::base::{Bytes, Clock, unit};
+use crate::host::standpoint::Place;
 
 crate::kind! {
     /// Looks at a file: whether it is there, how old, how large, and what it holds.
@@ -79,11 +79,7 @@ every  = "1m"
     }
 
     fn prober(&self, setting: &Setting) -> Result<FileProber, String> {
-        Ok(FileProber {
-            path: setting.path(&self.path),
-            place: setting.place(),
-            expect: self.expect.clone(),
-        })
+        Ok(FileProber { path: setting.path(&self.path), place: setting.place(), expect: self.expect.clone() })
     }
 
     fn looks_at(&self) -> String {

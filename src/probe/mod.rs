@@ -32,9 +32,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 use crate::host::names::Names;
 use crate::host::standpoint::{Nowhere, Place, Reached, Standpoint};
-use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
