@@ -16,13 +16,20 @@ use crate::probe::{AnyProber, Setting};
 /// The probers of an experiment, by their place.
 pub(super) type Probers = Vec<Arc<AnyProber>>;
 
+fn setting(experiment: &Experiment, probe: &Probe) -> Setting {
+    Setting {
+        directory: experiment.directory.clone(),
+        timeout: probe.timeout,
+        facts: false,
+        from: probe.from.clone(),
+    }
+}
+
 /// Makes all probers: reads files, touches nothing.
 pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
     let prober = |probe: &Probe| {
-        let setting =
-            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
         let named = |why| RunError::Probe { probe: probe.name.clone(), why };
-        probe.look.prober(&setting).map(Arc::new).map_err(named)
+        probe.look.prober(&setting(experiment, probe)).map(Arc::new).map_err(named)
     };
     experiment.probes.iter().map(prober).collect()
 }
@@ -100,9 +107,7 @@ pub(super) fn filled(
             .sum()
     };
     let filled = |probe: &Probe| {
-        let setting =
-            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
-        probe.late.as_ref()?.look(all)?.prober(&setting).ok().map(Arc::new)
+        probe.late.as_ref()?.look(all)?.prober(&setting(experiment, probe)).ok().map(Arc::new)
     };
     let with = |(probe, prober): (&Probe, &Arc<AnyProber>)| filled(probe).unwrap_or_else(|| prober.clone());
     experiment.probes.iter().zip(probers).map(with).collect()

@@ -12,6 +12,7 @@ use super::timeline;
 use super::words::Restart;
 use crate::base::Rate;
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
+use crate::host::standpoint::Standpoint;
 
 /// Reads the one table that a file and its includes make. `None` after mistakes; they are told.
 pub(super) fn experiment(
@@ -104,6 +105,7 @@ pub(super) struct Look {
     pub timeout: std::time::Duration,
     pub in_flight: u32,
     pub observe_only: bool,
+    pub from: Option<Standpoint>,
     /// Its table was wrong: what it lacks is no further mistake.
     pub broken: bool,
 }
@@ -117,6 +119,7 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
         timeout: std::time::Duration::from_secs(1),
         in_flight: 1000,
         observe_only: false,
+        from: None,
         broken: true,
     };
     let Some(tables::Probe { looking, kind, .. }) = probe else { return look };
@@ -124,6 +127,7 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
     look.broken = false;
     look.observe_only = looking.role.is_some();
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
+    look.from = standpoint(looking, &kind.text, mistakes);
     if let Some(control) = &looking.control_of {
         let what = "telling the cause apart with `control_of` is not in this version yet";
         mistakes.error(control.place, what, "remove it: the probe is then one like any other");
@@ -193,6 +197,30 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
     look
 }
 
+/// Where a probe looks from, when that is not here.
+fn standpoint(looking: &tables::Looking, kind: &str, mistakes: &mut Mistakes) -> Option<Standpoint> {
+    match (&looking.netns, &looking.container) {
+        (Some(netns), Some(container)) => {
+            mistakes.clash(
+                container.place,
+                "where it looks from is said by `netns` and by `container`",
+                "leave one of them",
+                netns.place,
+                "`netns` stands here",
+            );
+            None
+        }
+        (Some(netns), None) => {
+            if matches!(kind, "file" | "log") {
+                let remedy = "leave it out, or name a `container`";
+                mistakes.error(netns.place, "a file is the same from every network", remedy);
+            }
+            netns.value.clone().map(Standpoint::Network)
+        }
+        (None, container) => container.as_ref()?.value.clone().map(Standpoint::Container),
+    }
+}
+
 /// The places of the probes a name stands for: one, or all that `each` made of it.
 pub(super) fn places(looks: &[Look], name: &str) -> Vec<usize> {
     let made = |look: &Look| look.name.split_once('.').is_some_and(|(base, _)| base == name);
@@ -217,6 +245,7 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 timeout: look.timeout,
                 in_flight: look.in_flight,
                 observe_only: look.observe_only,
+                from: look.from,
             })
         })
         .collect()

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -12,6 +13,7 @@ use tokio::process::{Child, Command};
 use crate::base::unit;
 use crate::host::mark::{self, Mark};
 use crate::host::process::Process;
+use crate::host::standpoint::Doors;
 
 /// Runs a command to its end, at most so long; whether it exited with 0.
 ///
@@ -59,10 +61,16 @@ pub struct Ended {
 /// caller's to say: it and its whole process group are killed when this future is dropped, and what is
 /// left of the group is killed when it has ended, so that nothing stays behind either way.
 ///
+/// It runs behind these doors, if there are any; with another's files that is where the program is looked for.
+///
 /// # Errors
 /// When it cannot be started or watched; the sentence names the command.
-pub async fn output(argv: &[String], directory: &Path) -> Result<Ended, String> {
+pub async fn output(argv: &[String], directory: &Path, doors: Option<Doors>) -> Result<Ended, String> {
     let mut command = prepare(argv, directory, None)?;
+    if let Some(doors) = doors {
+        // SAFETY: between fork and exec only async-signal-safe system calls are made.
+        unsafe { command.pre_exec(move || enter(&doors)) };
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|why| not_started(argv, &why))?;
     let mut group = Group { child, reaped: false };
@@ -88,6 +96,15 @@ pub async fn output(argv: &[String], directory: &Path) -> Result<Ended, String> 
     let status = group.child.wait().await.map_err(|why| failed(&why))?;
     group.reaped = true;
     Ok(Ended { status, stdout: out, stderr: err })
+}
+
+/// Enters namespaces; the root of the other files is where one is then (setns(2)).
+fn enter(doors: &Doors) -> std::io::Result<()> {
+    setns(&doors.network, CloneFlags::CLONE_NEWNET)?;
+    if let Some(mounts) = &doors.mounts {
+        setns(mounts, CloneFlags::CLONE_NEWNS)?;
+    }
+    Ok(())
 }
 
 /// Longer than any command is waited for.
@@ -231,7 +248,7 @@ mod tests {
     }
 
     async fn told(script: &str) -> Result<Ended, String> {
-        output(&["sh", "-c", script].map(str::to_owned), Path::new("/")).await
+        output(&["sh", "-c", script].map(str::to_owned), Path::new("/"), None).await
     }
 
     /// Waits until a script has written a process id into a file.
@@ -252,7 +269,7 @@ mod tests {
         assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         let much = told("yes | head -c 1000000").await.unwrap();
         assert_eq!((much.stdout.len(), much.status.code()), (KEPT, Some(0)));
-        let why = output(&["/no/such".to_owned()], Path::new("/")).await.unwrap_err();
+        let why = output(&["/no/such".to_owned()], Path::new("/"), None).await.unwrap_err();
         assert_eq!(why, "`/no/such` cannot be started: No such file or directory (os error 2)");
     }
 

@@ -20,6 +20,7 @@ pub mod ping;
 pub mod process;
 pub mod rights;
 pub mod socket;
+pub mod standpoint;
 pub mod target;
 pub mod terminal;
 pub mod timer;

@@ -255,11 +255,11 @@ impl Http {
                 address: proxy.address.clone(),
                 authorization: self.proxy_basic.as_ref().map(|basic| basic.header(setting)).transpose()?,
             },
-            (None, Some(path)) => Through::Socket(setting.directory.join(path)),
+            (None, Some(path)) => Through::Socket(setting.path(path), setting.place()),
             (None, None) => Through::Nothing,
         };
         Ok(Way {
-            names: Names::default(),
+            names: setting.names(),
             pick: self.addresses,
             turn: AtomicUsize::new(0),
             through,

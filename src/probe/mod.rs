@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
+use crate::host::names::Names;
+use crate::host::standpoint::{Nowhere, Place, Reached, Standpoint};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -45,6 +47,39 @@ pub struct Setting {
     pub timeout: Duration,
     /// Whether each look also keeps what it met on the way: addresses, status, certificates.
     pub facts: bool,
+    /// Where it looks from, when that is not here.
+    pub from: Option<Standpoint>,
+}
+
+impl Setting {
+    /// Names as they are known there, and the way to their addresses.
+    fn names(&self) -> Names {
+        Names::of(self.place())
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.from.clone().map(Place::new)
+    }
+
+    /// A file that is looked at: of the container's, or from the experiment file's directory on.
+    fn path(&self, path: &Path) -> PathBuf {
+        let from = match self.from {
+            Some(Standpoint::Container(_)) => Path::new("/"),
+            _ => &self.directory,
+        };
+        from.join(path)
+    }
+}
+
+/// What is said of a file that cannot be read; that we cannot look where it is says nothing about it.
+fn unreadable(path: &Path, why: &std::io::Error) -> Miss {
+    let ours = why.get_ref().is_some_and(|inner| inner.is::<Nowhere>());
+    Miss { ours, why: format!("{}: {why}", path.display()) }
+}
+
+/// A file where one looks from. Blocks.
+fn reach(place: Option<&Place>, path: &Path) -> std::io::Result<Reached> {
+    place.map_or_else(|| Ok(Reached::here(path)), |place| place.file(path))
 }
 
 /// How long each part of a look took, as far as the kind has such a part.
@@ -382,6 +417,13 @@ kinds! {
 }
 
 impl AnyProbe {
+    /// What it looks at, and from where, in a few words.
+    #[must_use]
+    pub fn looks_at_from(&self, from: Option<&Standpoint>) -> String {
+        let looks_at = self.looks_at();
+        from.map_or(looks_at.clone(), |from| format!("{looks_at}, from {from}"))
+    }
+
     /// A probe from its kind's fields written as TOML, for looks that no file describes.
     ///
     /// # Errors
