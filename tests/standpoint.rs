@@ -7,6 +7,7 @@ mod support;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use brownout::host::container::Which;
 use brownout::host::standpoint::Standpoint;
 use brownout::host::target::Netns as Named;
 use brownout::probe::{AnyProbe, AnyProber, Setting};
@@ -153,6 +154,36 @@ async fn a_network_that_took_the_place_of_another_is_looked_from_and_one_that_is
     );
     let exec = from(Some(network(Path::new("/no/such"))), "exec", "run = ['true']");
     assert_eq!(seen(&exec).await.0, Outcome::Missed);
+}
+
+/// Of each kind, the least that a file must say.
+fn least(kind: &str) -> String {
+    match kind {
+        "http" => "url = 'http://127.0.0.1:1/'",
+        "metric" => "url = 'http://127.0.0.1:1/'\nname = 'up'",
+        "exec" => "run = ['true']",
+        "udp" => "address = '127.0.0.1:1'\nsend = 'x'",
+        "icmp" => "host = '127.0.0.1'",
+        "dns" => "address = '127.0.0.1:1'\nname = 'a'",
+        "tls" => "address = '127.0.0.1:1'\ninsecure = true",
+        "file" => "path = '/etc/passwd'",
+        "log" => "path = '/etc/passwd'\nregex = 'x'\nexpect = { below = 1 }",
+        _ => "address = '127.0.0.1:1'",
+    }
+    .to_owned()
+}
+
+#[tokio::test]
+async fn no_kind_looks_from_here_when_it_was_told_to_look_from_elsewhere() {
+    let nowhere = Standpoint::Container(Which::parse("brownout-tests-have-no-such-container").unwrap());
+    for kind in AnyProbe::KINDS {
+        let (outcome, why) = seen(&from(Some(nowhere.clone()), kind, &least(kind))).await;
+        assert_eq!(outcome, Outcome::Missed, "{kind}: {why}");
+        assert!(
+            why.contains("we cannot look from container brownout-tests-have-no-such-container: "),
+            "{why}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

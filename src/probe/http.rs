@@ -22,7 +22,6 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValu
 use super::expect::KEPT;
 use super::security::{self, Security, Tls};
 use super::{Miss, Probe, Prober, Secret, Setting, Trace, beginning, read_file, secret, timed};
-use crate::host::names::Names;
 pub(super) use access::{Access, Page};
 use expect::Expect;
 use redirect::{Asked, redirect};

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::expect::Pattern;
 use super::figure::Expect;
-use super::{Miss, Probe, Prober, Setting, Trace, reach, timed, unreadable};
+use super::{Miss, Probe, Prober, Setting, Trace, is_nowhere, reach, timed, unreadable};
 use crate::host::standpoint::Place;
 
 /// A longer line is taken for several.
@@ -70,8 +70,8 @@ every  = "5s"
                 let at = file.metadata().map_err(|why| format!("{}: {why}", path.display()))?.len();
                 Some(Open { file, at })
             }
-            // A program that is yet to start begins it.
-            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+            // A program, or a container, that is yet to start begins it.
+            Err(why) if why.kind() == io::ErrorKind::NotFound || is_nowhere(&why) => None,
             Err(why) => return Err(format!("{}: {why}", path.display())),
         };
         let tail = Tail { open, line: Vec::new(), matched: 0, since: Instant::now() };

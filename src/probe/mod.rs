@@ -73,8 +73,11 @@ impl Setting {
 
 /// What is said of a file that cannot be read; that we cannot look where it is says nothing about it.
 fn unreadable(path: &Path, why: &std::io::Error) -> Miss {
-    let ours = why.get_ref().is_some_and(|inner| inner.is::<Nowhere>());
-    Miss { ours, why: format!("{}: {why}", path.display()) }
+    Miss { ours: is_nowhere(why), why: format!("{}: {why}", path.display()) }
+}
+
+fn is_nowhere(why: &std::io::Error) -> bool {
+    why.get_ref().is_some_and(|inner| inner.is::<Nowhere>())
 }
 
 /// A file where one looks from. Blocks.
