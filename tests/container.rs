@@ -433,7 +433,7 @@ fn a_process_that_the_daemon_counts_otherwise_is_not_hurt() {
 }
 
 #[test]
-fn a_probe_looks_from_a_container_at_its_network_its_files_and_its_programs() {
+fn a_probe_looks_from_a_container_at_its_network_its_names_and_its_files() {
     let Some(docker) = Docker::new() else { return };
     docker.web("web", &["--add-host", "shop:127.0.0.1"]);
     let script = "echo inside > /data/page; busybox ln -s /data/page /data/link";
@@ -442,7 +442,7 @@ fn a_probe_looks_from_a_container_at_its_network_its_files_and_its_programs() {
     let looks = |from: &str| {
         format!(
             "[probe.page.http]\nurl = 'http://shop:8080/data/page'\nexpect = {{ body = 'inside' }}\n{from}
-[probe.command.exec]\nrun = ['busybox', 'cat', 'data/link']\nexpect = {{ stdout = 'inside' }}\n{from}
+[probe.command.exec]\nrun = ['busybox', 'wget', '-q', '-O', '-', 'http://127.0.0.1:8080/data/page']\nexpect = {{ stdout = 'inside' }}\n{from}
 [probe.file.file]\npath = '/data/link'\nexpect = {{ contains = 'inside' }}\n{from}"
         )
     };

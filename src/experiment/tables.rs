@@ -166,7 +166,7 @@ crate::kind! {
         /// `"container:web"`. Names are looked up as they are known there (/etc/netns/NAME, or the container's files).
         netns: Placed<Netns> = optional,
         /// Looks from this container, by its name, the beginning of its id, or `"label KEY=VALUE"`: as `netns`, and
-        /// commands run and files are read in it.
+        /// files are those of the container.
         container: Placed<Which> = optional,
         /// `"observe"`: recorded, and judged by expectations alone.
         role: Placed<Role> = optional,

@@ -1,5 +1,6 @@
 //! Commands people wrote, with a time limit and an end.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -13,7 +14,6 @@ use tokio::process::{Child, Command};
 use crate::base::unit;
 use crate::host::mark::{self, Mark};
 use crate::host::process::Process;
-use crate::host::standpoint::Doors;
 
 /// Runs a command to its end, at most so long; whether it exited with 0.
 ///
@@ -61,15 +61,15 @@ pub struct Ended {
 /// caller's to say: it and its whole process group are killed when this future is dropped, and what is
 /// left of the group is killed when it has ended, so that nothing stays behind either way.
 ///
-/// It runs behind these doors, if there are any; with another's files that is where the program is looked for.
+/// It runs in the network namespace of a file, if there is one.
 ///
 /// # Errors
 /// When it cannot be started or watched; the sentence names the command.
-pub async fn output(argv: &[String], directory: &Path, doors: Option<Doors>) -> Result<Ended, String> {
+pub async fn output(argv: &[String], directory: &Path, network: Option<File>) -> Result<Ended, String> {
     let mut command = prepare(argv, directory, None)?;
-    if let Some(doors) = doors {
+    if let Some(network) = network {
         // SAFETY: between fork and exec only async-signal-safe system calls are made.
-        unsafe { command.pre_exec(move || enter(&doors)) };
+        unsafe { command.pre_exec(move || Ok(setns(&network, CloneFlags::CLONE_NEWNET)?)) };
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|why| not_started(argv, &why))?;
@@ -96,15 +96,6 @@ pub async fn output(argv: &[String], directory: &Path, doors: Option<Doors>) -> 
     let status = group.child.wait().await.map_err(|why| failed(&why))?;
     group.reaped = true;
     Ok(Ended { status, stdout: out, stderr: err })
-}
-
-/// Enters namespaces; the root of the other files is where one is then (setns(2)).
-fn enter(doors: &Doors) -> std::io::Result<()> {
-    setns(&doors.network, CloneFlags::CLONE_NEWNET)?;
-    if let Some(mounts) = &doors.mounts {
-        setns(mounts, CloneFlags::CLONE_NEWNS)?;
-    }
-    Ok(())
 }
 
 /// Longer than any command is waited for.

@@ -9,6 +9,7 @@
 //! Nothing is kept between two lookups, so that each sees what a program started now would see, also when
 //! a fault has changed those files or the servers' answers.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use super::standpoint::{Doors, Nowhere, Place};
+use super::standpoint::{Nowhere, Place};
 
 /// So long a name server is waited for over TCP, where resolv.conf does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -144,14 +145,14 @@ impl Names {
         }
     }
 
-    /// What a command must enter to be there.
+    /// What a command enters to reach their addresses.
     ///
     /// # Errors
     /// When we cannot get there.
-    pub async fn doors(&self) -> Result<Option<Doors>, Nowhere> {
+    pub async fn door(&self) -> Result<Option<File>, Nowhere> {
         match &self.place {
             None => Ok(None),
-            Some(place) => place.doors().await.map(Some),
+            Some(place) => place.door().await.map(Some),
         }
     }
 

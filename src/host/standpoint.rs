@@ -51,14 +51,8 @@ pub struct Place {
     found: Arc<Mutex<Option<Network>>>,
 }
 
-/// What a command is to enter before it begins.
-#[derive(Debug)]
-pub struct Doors {
-    /// The network namespace.
-    pub network: File,
-    /// The mount namespace, whose root it is to be in.
-    pub mounts: Option<File>,
-}
+/// No file of /etc is read further.
+const LONGEST: u64 = 1024 * 1024;
 
 impl Place {
     /// The place that is named so. Nothing is looked for yet.
@@ -92,23 +86,15 @@ impl Place {
         self.find().await?.within(work).map_err(|why| self.nowhere(&why))
     }
 
-    /// What leads into it.
+    /// What leads into its network.
     ///
     /// # Errors
     /// When it is not there.
-    pub async fn doors(&self) -> Result<Doors, Nowhere> {
-        let network = match self.known() {
-            Some(network) if network.door().is_ok() => network,
-            _ => self.find().await?,
-        };
-        let mounts = match network.process() {
-            Some(pid) if self.has_files() => Some(File::open(format!("/proc/{pid}/ns/mnt"))),
-            _ => None,
-        };
-        let mounts = mounts.transpose().map_err(|why| self.nowhere(&why))?;
-        // Last: the process was still the right one when its other door was opened.
-        let network = network.door().map_err(|why| self.nowhere(&why))?;
-        Ok(Doors { network, mounts })
+    pub async fn door(&self) -> Result<File, Nowhere> {
+        match self.known().map(|network| network.door()) {
+            Some(Ok(door)) => Ok(door),
+            _ => self.find().await?.door().map_err(|why| self.nowhere(&why)),
+        }
     }
 
     /// What a file of the folder /etc says there (`ip netns` keeps those of a named network in /etc/netns, ip-netns(8)).
@@ -126,8 +112,13 @@ impl Place {
             Some(network) if network.door().is_ok() => network,
             _ => self.find().await.map_err(io::Error::other)?,
         };
+        let reached = reach(&network, &ours)?;
+        // It is the container's own: a pipe would be waited for, a device need not end.
+        if !std::fs::metadata(reached.path())?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         let mut said = Vec::new();
-        File::open(reach(&network, &ours)?.path())?.read_to_end(&mut said)?;
+        File::open(reached.path())?.take(LONGEST).read_to_end(&mut said)?;
         Ok(said)
     }
 

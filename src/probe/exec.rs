@@ -14,8 +14,9 @@ crate::kind! {
     ///
     /// It is run without a shell, in the experiment file's directory, in a process group of its own: a look
     /// that is over takes all of the group with it. A command that cannot be started counts as missed, not
-    /// as bad: that is our side's trouble, not the system's. With `container` it has the container's network and files, and
-    /// begins in its `/`; its process namespace, user and limits stay ours.
+    /// as bad: that is our side's trouble, not the system's. With `netns` or `container` it has
+    /// that network, and all else as here: a program of a container would run with our rights. `docker exec` runs one with its
+    /// own.
     pub struct Exec("exec") {
         /// The command and its arguments.
         run: Vec<String> = required,
@@ -97,8 +98,8 @@ timeout = "3s"
 
 impl Prober for ExecProber {
     async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
-        let doors = self.names.doors().await.map_err(|why| Miss::ours(why.to_string()))?;
-        match output(&self.exec.run, &self.directory, doors).await {
+        let network = self.names.door().await.map_err(|why| Miss::ours(why.to_string()))?;
+        match output(&self.exec.run, &self.directory, network).await {
             Err(why) => Err(Miss::ours(why)),
             Ok(ended) => match self.wrong(&ended) {
                 Some(why) => Err(Miss::new(why)),

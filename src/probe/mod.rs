@@ -77,7 +77,7 @@ fn unreadable(path: &Path, why: &std::io::Error) -> Miss {
 }
 
 fn is_nowhere(why: &std::io::Error) -> bool {
-    why.get_ref().is_some_and(|inner| inner.is::<Nowhere>())
+    why.get_ref().and_then(|inner| inner.downcast_ref::<Nowhere>()).is_some()
 }
 
 /// A file where one looks from. Blocks.
