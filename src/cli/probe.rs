@@ -13,8 +13,7 @@ use super::Exit;
 use super::launch::load;
 use crate::base::{Clock, Rate, unit};
 use crate::experiment::{Draft, Surroundings, environment};
-use crate::host::standpoint::Standpoint;
-use crate::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, look_once, watch};
+use crate::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, Whom, look_once, watch};
 use crate::slo::{Outcome, Tally};
 
 #[derive(clap::Args)]
@@ -119,8 +118,8 @@ impl Probe {
         }
     }
 
-    fn setting(&self, directory: PathBuf, timeout: Duration, from: Option<Standpoint>) -> Setting {
-        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, from }
+    fn setting(&self, directory: PathBuf, timeout: Duration) -> Setting {
+        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None, from: None }
     }
 
     fn of_url(&self) -> Result<Found, Exit> {
@@ -128,13 +127,7 @@ impl Probe {
             return Err(wrong(&format!("`{name}` is a probe of a file, and {} is none", self.what)));
         }
         let probe = AnyProbe::of_url(&self.what).map_err(|why| wrong(&why))?;
-        Ok((
-            "probe".to_owned(),
-            probe,
-            self.setting(".".into(), Duration::from_secs(1), None),
-            None,
-            IN_FLIGHT,
-        ))
+        Ok(("probe".to_owned(), probe, self.setting(".".into(), Duration::from_secs(1)), None, IN_FLIGHT))
     }
 
     /// All probes of an experiment, or of a file that holds only probes, as those to be included do.
@@ -155,7 +148,9 @@ impl Probe {
             eprintln!("note: the services of {} are not started for a look", path.display());
         }
         let found = experiment.probes.iter().map(|probe| {
-            let setting = self.setting(experiment.directory.clone(), probe.timeout, probe.from.clone());
+            let whom = probe.target.clone().map(|target| Whom { target, run: None });
+            let setting = self.setting(experiment.directory.clone(), probe.timeout);
+            let setting = Setting { whom, from: probe.from.clone(), ..setting };
             (probe.name.clone(), probe.look.clone(), setting, probe.rate, probe.in_flight)
         });
         Ok(found.collect())

@@ -13,6 +13,7 @@ use super::words::Restart;
 use crate::base::Rate;
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
 use crate::host::standpoint::Standpoint;
+use crate::host::target::Target;
 
 /// Reads the one table that a file and its includes make. `None` after mistakes; they are told.
 pub(super) fn experiment(
@@ -45,8 +46,12 @@ pub(super) fn experiment(
     let blast_radius =
         file.blast_radius.value.as_ref().map(|table| aims::blast_radius(table, &names, mistakes));
 
-    let looks: Vec<Look> =
-        file.probe.0.iter().map(|(name, probe)| look(name, probe.as_ref(), mistakes)).collect();
+    let looks: Vec<Look> = file
+        .probe
+        .0
+        .iter()
+        .map(|(name, probe)| look(name, probe.as_ref(), &file, &names, mistakes))
+        .collect();
     for (name, place) in &filler.counted {
         if places(&looks, name).is_empty() {
             let known = looks.iter().map(|look| look.name.as_str());
@@ -106,11 +111,18 @@ pub(super) struct Look {
     pub in_flight: u32,
     pub observe_only: bool,
     pub from: Option<Standpoint>,
+    pub target: Option<Target>,
     /// Its table was wrong: what it lacks is no further mistake.
     pub broken: bool,
 }
 
-fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> Look {
+fn look(
+    name: &Key,
+    probe: Option<&tables::Probe>,
+    file: &File,
+    names: &Names<'_>,
+    mistakes: &mut Mistakes,
+) -> Look {
     let mut look = Look {
         name: name.text.clone(),
         place: name.place,
@@ -120,12 +132,14 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
         in_flight: 1000,
         observe_only: false,
         from: None,
+        target: None,
         broken: true,
     };
-    let Some(tables::Probe { looking, kind, .. }) = probe else { return look };
+    let Some(probe @ tables::Probe { looking, kind, .. }) = probe else { return look };
     look.place = kind.place;
     look.broken = false;
     look.observe_only = looking.role.is_some();
+    look.target = aims::looked_at(probe, &file.target, names, mistakes);
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
     look.from = standpoint(looking, &kind.text, mistakes);
     if let Some(control) = &looking.control_of {
@@ -199,6 +213,11 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
 
 /// Where a probe looks from, when that is not here.
 fn standpoint(looking: &tables::Looking, kind: &str, mistakes: &mut Mistakes) -> Option<Standpoint> {
+    let said = looking.netns.as_ref().map(|netns| netns.place);
+    let said = said.or(looking.container.as_ref().map(|container| container.place));
+    if let (Some(place), "host") = (said, kind) {
+        mistakes.error(place, "`host` looks at this machine", "leave it out, or name a `target`");
+    }
     match (&looking.netns, &looking.container) {
         (Some(netns), Some(container)) => {
             mistakes.clash(
@@ -239,6 +258,7 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 name: look.name,
                 place: look.place,
                 look: probe.look?,
+                target: look.target,
                 late: counts.then_some(Late { kind: probe.kind.text, table: probe.node }),
                 rate: look.rate,
                 once: look.once,

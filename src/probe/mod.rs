@@ -12,12 +12,14 @@ mod expect;
 mod figure;
 mod file;
 mod grpc;
+mod host;
 mod http;
 mod icmp;
 mod log;
 mod metric;
 mod payload;
 mod postgres;
+mod promql;
 mod redis;
 pub mod schedule;
 mod security;
@@ -32,9 +34,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::RunId;
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
+use crate::host::mark::Mark;
 use crate::host::names::Names;
+use crate::host::process::Process;
 use crate::host::standpoint::{Nowhere, Place, Reached, Standpoint};
+use crate::host::target::{self, NotFound, Selector, Target};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -47,6 +53,8 @@ pub struct Setting {
     pub timeout: Duration,
     /// Whether each look also keeps what it met on the way: addresses, status, certificates.
     pub facts: bool,
+    /// Whose processes are looked at, by kinds that look at some.
+    pub whom: Option<Whom>,
     /// Where it looks from, when that is not here.
     pub from: Option<Standpoint>,
 }
@@ -83,6 +91,39 @@ fn is_nowhere(why: &std::io::Error) -> bool {
 /// A file where one looks from. Blocks.
 fn reach(place: Option<&Place>, path: &Path) -> std::io::Result<Reached> {
     place.map_or_else(|| Ok(Reached::here(path)), |place| place.file(path))
+}
+
+/// Whose processes are looked at.
+#[derive(Debug, Clone)]
+pub struct Whom {
+    /// How they are found.
+    pub target: Target,
+    /// The run that started them, if they are a service of its.
+    pub run: Option<RunId>,
+}
+
+impl Whom {
+    /// All there are now, whatever the target says of picking.
+    fn processes(&self) -> Result<Vec<Process>, Miss> {
+        match (&self.target.selector, self.run) {
+            (Selector::Service(name), Some(run)) => Ok(Mark::of(run, name).bearers()),
+            (Selector::Service(name), None) => {
+                Err(Miss::ours(format!("service {name} is started by a run only")))
+            }
+            (selector, _) => target::processes(selector).map_err(|NotFound { why, .. }| Miss::new(why)),
+        }
+    }
+}
+
+/// Whether a look is at processes of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// It takes no target.
+    Nothing,
+    /// It takes one, or is at the whole machine.
+    Either,
+    /// It takes one.
+    Processes,
 }
 
 /// How long each part of a look took, as far as the kind has such a part.
@@ -285,6 +326,13 @@ trait Probe {
     type Prober: Prober;
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
+    /// Whether it may be aimed at a target.
+    const AIMS: bool = false;
+
+    /// Whether these fields want a target.
+    fn aim(&self) -> Aim {
+        Aim::Nothing
+    }
 
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
@@ -369,6 +417,19 @@ macro_rules! kinds {
                 None
             }
 
+            /// Whether a kind may be aimed at a target.
+            #[must_use]
+            pub fn aims(kind: &str) -> bool {
+                $(if kind == <$probe>::KIND { return <$probe as Probe>::AIMS; })*
+                false
+            }
+
+            /// Whether its fields want a target.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(probe) => probe.aim(),)* }
+            }
+
             /// The word that names this kind.
             #[must_use]
             pub fn kind(&self) -> &'static str {
@@ -417,6 +478,8 @@ kinds! {
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
+    Host: host::Host, host::HostProber;
+    Promql: promql::Promql, promql::PromqlProber;
 }
 
 impl AnyProbe {
