@@ -76,8 +76,13 @@ fn quantile(sorted: &[Duration], share: f64) -> f64 {
 
 async fn measure(url: &str, rate: f64, connection: &str) {
     let text = format!("url = '{url}'\nconnection = '{connection}'\nexpect = {{ body = 'ok' }}");
-    let setting =
-        Setting { directory: "/".into(), timeout: Duration::from_secs(1), facts: false, whom: None };
+    let setting = Setting {
+        directory: "/".into(),
+        timeout: Duration::from_secs(1),
+        facts: false,
+        whom: None,
+        from: None,
+    };
     let prober = Arc::new(AnyProbe::from_toml("http", &text).unwrap().prober(&setting).unwrap());
     let rhythm = Rhythm::even(Rate::per_second(rate).unwrap());
     let beats = Beats::begun(rhythm, &Dice::new(1), "p");

@@ -69,6 +69,7 @@ fn rate(text: &str) -> Result<Rate, String> {
 struct Asked {
     name: String,
     probe: AnyProbe,
+    looks_at: String,
     prober: Arc<AnyProber>,
     rhythm: Rhythm,
     limits: Limits,
@@ -115,7 +116,8 @@ impl Probe {
             if self.poisson {
                 rhythm.spread = Spread::Poisson;
             }
-            asked.push(Asked { name, probe, prober: Arc::new(prober), rhythm, limits, in_flight });
+            let looks_at = probe.looks_at_from(setting.from.as_ref());
+            asked.push(Asked { name, looks_at, probe, prober: Arc::new(prober), rhythm, limits, in_flight });
         }
         match (&self.name, asked.is_empty()) {
             (Some(only), true) => {
@@ -127,7 +129,7 @@ impl Probe {
     }
 
     fn setting(&self, directory: PathBuf, timeout: Duration) -> Setting {
-        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None }
+        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None, from: None }
     }
 
     fn of_url(&self) -> Result<Found, Exit> {
@@ -159,7 +161,8 @@ impl Probe {
         }
         let found = experiment.probes.iter().map(|probe| {
             let whom = probe.target.clone().map(|target| Whom { target, run: None });
-            let setting = Setting { whom, ..self.setting(experiment.directory.clone(), probe.timeout) };
+            let setting = self.setting(experiment.directory.clone(), probe.timeout);
+            let setting = Setting { whom, from: probe.from.clone(), ..setting };
             Found {
                 name: probe.name.clone(),
                 probe: probe.look.clone(),
@@ -306,7 +309,7 @@ const WIDE: f64 = 40.0;
 /// A look as a waterfall, with what it met. Headers only when asked.
 fn shown(asked: &Asked, look: &Look, verbose: bool) -> String {
     let sample = &look.sample;
-    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.probe.looks_at());
+    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let why = sample.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let _ = writeln!(text, "{} after {}{why}", word(sample.outcome), unit::say(sample.latency()));
     for (nth, why) in look.retried.iter().enumerate() {
@@ -352,7 +355,7 @@ fn line(look: &Look) -> String {
 
 /// All looks of a probe in a few lines.
 fn counted(asked: &Asked, tally: &Tally, dice: Dice) -> String {
-    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.probe.looks_at());
+    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let (good, bad, missed) = (tally.good(), tally.bad(), tally.missed());
     let rhythm = asked.rhythm;
     let seed = match rhythm.spread {
@@ -388,7 +391,7 @@ fn object(asked: &Asked, look: &Look) -> serde_json::Value {
         parts(&look.phases).into_iter().map(|(name, took)| (name.to_owned(), ms(took).into())).collect();
     let retried: Vec<&str> = look.retried.iter().map(|why| &**why).collect();
     json!({
-        "probe": asked.name, "kind": asked.probe.kind(), "looks_at": asked.probe.looks_at(),
+        "probe": asked.name, "kind": asked.probe.kind(), "looks_at": asked.looks_at,
         "intended_ms": ms(sample.intended), "slip_ms": ms(sample.slip()), "latency_ms": ms(sample.latency()),
         "outcome": word(sample.outcome), "why": sample.why.as_deref(),
         "retried": retried, "phases_ms": phases, "facts": look.facts,

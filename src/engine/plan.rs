@@ -107,7 +107,7 @@ impl Plan {
                 .map(|probe| PlannedProbe {
                     name: probe.name.clone(),
                     kind: probe.look.kind().to_owned(),
-                    looks_at: probe.look.looks_at(),
+                    looks_at: probe.look.looks_at_from(probe.from.as_ref()),
                     rate: probe.rhythm.map(|rhythm| rhythm.rate.hertz()),
                     rhythm: probe.rhythm.map(|rhythm| rhythm.to_string()),
                     retries: probe.retries,

@@ -11,6 +11,7 @@ use rand::Rng;
 use crate::base::{Dice, Percent};
 use crate::fault::AnyFault;
 use crate::file::{Fields, Mistakes, Node, Place};
+use crate::host::standpoint::Standpoint;
 use crate::host::target::{Selector, Target};
 use crate::probe::{AnyProbe, Limits, Rhythm};
 pub use crate::slo::Proof;
@@ -124,6 +125,8 @@ pub struct Probe {
     pub retries: u32,
     /// Judged by SLOs, or only recorded.
     pub observe_only: bool,
+    /// Where it looks from, when that is not here.
+    pub from: Option<Standpoint>,
 }
 
 impl Probe {

@@ -12,6 +12,7 @@ use super::timeline;
 use super::words::{Arrivals, Restart};
 use crate::base::{Rate, unit};
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
+use crate::host::standpoint::Standpoint;
 use crate::host::target::Target;
 use crate::probe::{Rhythm, Spread};
 
@@ -111,6 +112,7 @@ pub(super) struct Look {
     pub in_flight: u32,
     pub retries: u32,
     pub observe_only: bool,
+    pub from: Option<Standpoint>,
     pub target: Option<Target>,
     /// Its table was wrong: what it lacks is no further mistake.
     pub broken: bool,
@@ -132,6 +134,7 @@ fn look(
         in_flight: 1000,
         retries: 0,
         observe_only: false,
+        from: None,
         target: None,
         broken: true,
     };
@@ -142,6 +145,7 @@ fn look(
     look.retries = looking.retries;
     look.target = aims::looked_at(probe, &file.target, names, mistakes);
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
+    look.from = standpoint(looking, &kind.text, mistakes);
     if let Some(control) = &looking.control_of {
         let what = "telling the cause apart with `control_of` is not in this version yet";
         mistakes.error(control.place, what, "remove it: the probe is then one like any other");
@@ -247,6 +251,35 @@ fn rhythm(pace: tables::Pace, looking: &tables::Looking, mistakes: &mut Mistakes
     rhythm
 }
 
+/// Where a probe looks from, when that is not here.
+fn standpoint(looking: &tables::Looking, kind: &str, mistakes: &mut Mistakes) -> Option<Standpoint> {
+    let said = looking.netns.as_ref().map(|netns| netns.place);
+    let said = said.or(looking.container.as_ref().map(|container| container.place));
+    if let (Some(place), "host") = (said, kind) {
+        mistakes.error(place, "`host` looks at this machine", "leave it out, or name a `target`");
+    }
+    match (&looking.netns, &looking.container) {
+        (Some(netns), Some(container)) => {
+            mistakes.clash(
+                container.place,
+                "where it looks from is said by `netns` and by `container`",
+                "leave one of them",
+                netns.place,
+                "`netns` stands here",
+            );
+            None
+        }
+        (Some(netns), None) => {
+            if matches!(kind, "file" | "log") {
+                let remedy = "leave it out, or name a `container`";
+                mistakes.error(netns.place, "a file is the same from every network", remedy);
+            }
+            netns.value.clone().map(Standpoint::Network)
+        }
+        (None, container) => container.as_ref()?.value.clone().map(Standpoint::Container),
+    }
+}
+
 /// The places of the probes a name stands for: one, or all that `each` made of it.
 pub(super) fn places(looks: &[Look], name: &str) -> Vec<usize> {
     let made = |look: &Look| look.name.split_once('.').is_some_and(|(base, _)| base == name);
@@ -273,6 +306,7 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 in_flight: look.in_flight,
                 retries: look.retries,
                 observe_only: look.observe_only,
+                from: look.from,
             })
         })
         .collect()

@@ -15,7 +15,8 @@ use super::words::{Arrivals, Is, Percentile, Port, Restart, Role, Some1, Uid, Wh
 use crate::base::{Percent, Rate};
 use crate::fault::{Aim, AnyFault};
 use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Place, Placed, Read, Value, object_schema};
-use crate::host::target::Pick;
+use crate::host::container::Which;
+use crate::host::target::{Netns, Pick};
 use crate::probe::{AnyProbe, Ramp};
 use crate::slo::Proof;
 
@@ -170,6 +171,12 @@ crate::kind! {
         /// A bad look is tried again so many times within its `timeout`, each a tenth of that after the try before
         /// it. Its latency counts from its first intended moment, and the report says what was good only then.
         retries: u32 = "0",
+        /// Looks from this network namespace: its name in /run/netns, a path such as `/proc/PID/ns/net`, or
+        /// `"container:web"`. Names are looked up as they are known there (/etc/netns/NAME, or the container's files).
+        netns: Placed<Netns> = optional,
+        /// Looks from this container, by its name, the beginning of its id, or `"label KEY=VALUE"`: as `netns`, and
+        /// files are those of the container.
+        container: Placed<Which> = optional,
         /// `"observe"`: recorded, and judged by expectations alone.
         role: Placed<Role> = optional,
         /// The probe whose control path this is.
