@@ -590,7 +590,7 @@ for = "1s"
 
     fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
         let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
-        Look { probe, sample, phases: Phases::default(), facts: Vec::new() }
+        Look::bare(probe, sample)
     }
 
     fn feed(judge: &mut Judge, look: &Look) {

@@ -93,13 +93,13 @@ timeout = "3s"
 }
 
 impl Prober for ExecProber {
-    async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
+    async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         match output(&self.exec.run, &self.directory).await {
             Err(why) => Err(Miss::ours(why)),
-            Ok(ended) => match self.wrong(&ended) {
-                Some(why) => Err(Miss::new(why)),
-                None => Ok(()),
-            },
+            Ok(ended) => {
+                trace.answered(&ended.stdout);
+                self.wrong(&ended).map_or(Ok(()), |why| Err(Miss::new(why)))
+            }
         }
     }
 }

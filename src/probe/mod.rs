@@ -19,6 +19,7 @@ mod metric;
 mod payload;
 mod postgres;
 mod redis;
+mod scenario;
 pub mod schedule;
 mod security;
 mod starttls;
@@ -105,7 +106,23 @@ pub struct Trace {
     pub phases: Phases,
     /// What it met, in order.
     pub facts: Vec<Fact>,
+    /// The steps it had, of a scenario.
+    pub steps: Vec<Step>,
     keeps: bool,
+    /// Whether somebody wants what was answered, and that.
+    keeps_answer: bool,
+    answer: Option<Vec<u8>>,
+}
+
+/// A step of a look that has several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it was good.
+    pub good: bool,
 }
 
 impl Trace {
@@ -119,6 +136,13 @@ impl Trace {
     pub fn note(&mut self, name: &'static str, said: impl FnOnce() -> String) {
         if self.keeps {
             self.facts.push(Fact { name, said: said(), figure: None });
+        }
+    }
+
+    /// Keeps what was answered, if anybody wants it.
+    fn answered(&mut self, answer: &[u8]) {
+        if self.keeps_answer {
+            self.answer = Some(answer.to_vec());
         }
     }
 
@@ -379,6 +403,7 @@ kinds! {
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
+    Scenario: scenario::Scenario, scenario::ScenarioProber;
 }
 
 impl AnyProbe {

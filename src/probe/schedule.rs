@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
-use super::{Fact, Phases, Prober, Trace};
+use super::{Fact, Phases, Prober, Step, Trace};
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
@@ -65,6 +65,16 @@ pub struct Look {
     pub phases: Phases,
     /// What it met on the way, for whoever asked.
     pub facts: Vec<Fact>,
+    /// The steps it had, of a scenario.
+    pub steps: Vec<Step>,
+}
+
+impl Look {
+    /// One with neither parts nor steps.
+    #[must_use]
+    pub fn bare(probe: usize, sample: Sample) -> Self {
+        Self { probe, sample, phases: Phases::default(), facts: Vec::new(), steps: Vec::new() }
+    }
 }
 
 impl Schedule {
@@ -138,9 +148,7 @@ pub async fn watch<P: Prober + 'static>(
             let now = clock.now();
             let sample =
                 Sample { intended, started: now, ended: now, outcome: Outcome::Missed, why: Some(why) };
-            let _ = news
-                .send(News::Settled(Look { probe, sample, phases: Phases::default(), facts: Vec::new() }))
-                .await;
+            let _ = news.send(News::Settled(Look::bare(probe, sample))).await;
         }
     }
     while let Some(ended) = looks.join_next().await {
@@ -168,6 +176,7 @@ async fn settle<P: Prober>(
         sample: Sample { intended, started, ended, outcome, why },
         phases: trace.phases,
         facts: trace.facts,
+        steps: trace.steps,
     };
     if started >= deadline {
         return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());
