@@ -135,17 +135,7 @@ async fn a_look_that_is_over_shows_what_it_was_waiting_for() {
 #[tokio::test]
 async fn a_server_may_ask_for_a_certificate_of_ours() {
     let authority = Authority::new();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let ours = rcgen::CertificateParams::new(vec!["us.example".to_owned()]).unwrap();
-    let ours = ours.signed_by(&key, &authority.issuer).unwrap();
-    std::fs::write(authority.folder.path().join("ours.pem"), ours.pem()).unwrap();
-    std::fs::write(authority.folder.path().join("key.pem"), key.serialize_pem()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(authority.issuer.der().clone()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let asks =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-    let acceptor = authority.acceptor_asking("localhost", asks);
+    let acceptor = authority.acceptor_knowing_us("localhost");
     let port = tls_server(acceptor, |mut stream| async move {
         // By the end of its answer both sides have seen each other's certificates, in every version.
         let _ = stream.write_all(b"hello\n").await;
@@ -155,7 +145,7 @@ async fn a_server_may_ask_for_a_certificate_of_ours() {
     let text = |more: &str| {
         format!("address = 'localhost:{port}'\nexpect = 'hello'\ntls = {{ ca_file = 'ca.pem'{more} }}")
     };
-    let with = authority.prober("tcp", &text(", cert_file = 'ours.pem', key_file = 'key.pem'"));
+    let with = authority.prober("tcp", &text(", cert_file = 'ours.pem', key_file = 'ours.key'"));
     assert_eq!(seen(&with).await, GOOD);
     let (outcome, why) = seen(&authority.prober("tcp", &text(""))).await;
     assert_eq!(outcome, Outcome::Bad);

@@ -373,6 +373,9 @@ fn metrics(look: &Look) -> String {
             phases.into_iter().map(|(label, took)| (label, seconds(took).unwrap_or(0.0))).collect();
         metric("probe_http_duration_seconds", "What each part of the look took", &phases);
         let tls = f64::from(u8::from(look.phases.tls.is_some()));
+        if let Some(followed) = figure("redirects") {
+            metric("probe_http_redirects", "How many redirects were followed", &[("", followed)]);
+        }
         metric("probe_http_ssl", "Whether the answer came over TLS", &[("", tls)]);
     }
     if let Some(bytes) = figure("body") {

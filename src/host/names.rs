@@ -3,13 +3,14 @@
 //! Which address a look goes to is never left to chance or to a race: a literal is itself; then the first
 //! fitting line of /etc/hosts; then `localhost` and `*.localhost` are loopback, whatever the host says
 //! (RFC 6761, section 6.3); then the name servers of /etc/resolv.conf, one after the other in their order.
-//! Of several addresses the first IPv4 one counts, and an IPv6 one only where there is no IPv4 one.
+//! Of several addresses the first IPv4 one counts, and an IPv6 one only where there is no IPv4 one, unless the
+//! caller says which [`Family`] it wants.
 //!
 //! Nothing is kept between two lookups, so that each sees what a program started now would see, also when
 //! a fault has changed those files or the servers' answers.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use hickory_resolver::TokioResolver;
@@ -28,6 +29,14 @@ pub enum NameError {
     /// The servers know no such name, or no address of it.
     #[error("the name `{0}` has no address")]
     NoAddress(String),
+    /// There is none of the family that was asked for.
+    #[error("the name `{name}` has no {family} address")]
+    NoneOf {
+        /// The name.
+        name: String,
+        /// The family.
+        family: &'static str,
+    },
     /// The servers did not answer, or with an error.
     #[error("the name `{name}` cannot be looked up: {why}")]
     NoAnswer {
@@ -46,6 +55,52 @@ pub enum NameError {
         /// What is wrong with it.
         why: io::Error,
     },
+}
+
+/// Which addresses of a name are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 ones; IPv6 ones only where there is none.
+    Any,
+    /// IPv4 ones.
+    V4,
+    /// IPv6 ones.
+    V6,
+    /// All, IPv4 ones first.
+    Both,
+}
+
+impl Family {
+    fn fitting(self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let (mut four, six): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv4);
+        match self {
+            Self::Any if four.is_empty() => six,
+            Self::Any | Self::V4 => four,
+            Self::V6 => six,
+            Self::Both => {
+                four.extend(six);
+                four
+            }
+        }
+    }
+
+    fn strategy(self) -> LookupIpStrategy {
+        match self {
+            Self::Any => LookupIpStrategy::Ipv4thenIpv6,
+            Self::V4 => LookupIpStrategy::Ipv4Only,
+            Self::V6 => LookupIpStrategy::Ipv6Only,
+            Self::Both => LookupIpStrategy::Ipv4AndIpv6,
+        }
+    }
+
+    fn none(self, name: &str) -> NameError {
+        let family = match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+            Self::Any | Self::Both => return NameError::NoAddress(name.to_owned()),
+        };
+        NameError::NoneOf { name: name.to_owned(), family }
+    }
 }
 
 /// Where names are looked up.
@@ -69,20 +124,35 @@ impl Names {
     /// # Errors
     /// When there is none; the sentence names the name.
     pub async fn look_up(&self, name: &str) -> Result<IpAddr, NameError> {
+        let all = self.all(name, Family::Any).await?;
+        all.first().copied().ok_or_else(|| NameError::NoAddress(name.to_owned()))
+    }
+
+    /// All addresses of a name, looked up anew, at least one; a literal address is itself, whatever is asked for. How
+    /// long it may take is the caller's to say.
+    ///
+    /// # Errors
+    /// When there is none; the sentence names the name.
+    pub async fn all(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, NameError> {
         if let Ok(literal) = name.parse() {
-            return Ok(literal);
+            return Ok(vec![literal]);
         }
         let plain = name.trim_end_matches('.').to_ascii_lowercase();
         // A host without the file has no names of its own.
         let hosts = std::fs::read_to_string(&self.hosts).unwrap_or_default();
-        if let Some(address) = first(of_hosts(&hosts, &plain)) {
-            return Ok(address);
+        let mut found = family.fitting(of_hosts(&hosts, &plain));
+        if found.is_empty() && (plain == "localhost" || plain.ends_with(".localhost")) {
+            found = family.fitting([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].into_iter());
         }
-        if plain == "localhost" || plain.ends_with(".localhost") {
-            return Ok(Ipv4Addr::LOCALHOST.into());
+        if found.is_empty() {
+            let asked = self.resolver(name, family)?.lookup_ip(name).await;
+            let asked = asked.map_err(|why| match unanswered(name, &why) {
+                NameError::NoAddress(_) => family.none(name),
+                other => other,
+            })?;
+            found = family.fitting(asked.iter());
         }
-        let found = self.resolver(name)?.lookup_ip(name).await.map_err(|why| unanswered(name, &why))?;
-        first(found.iter()).ok_or_else(|| NameError::NoAddress(name.to_owned()))
+        if found.is_empty() { Err(family.none(name)) } else { Ok(found) }
     }
 
     /// The name servers that are asked, in their order.
@@ -98,11 +168,11 @@ impl Names {
         parse_resolv_conf(std::fs::read(&self.resolv_conf)?).map_err(io::Error::other)
     }
 
-    fn resolver(&self, name: &str) -> Result<TokioResolver, NameError> {
+    fn resolver(&self, name: &str, family: Family) -> Result<TokioResolver, NameError> {
         let no_server =
             |why| NameError::NoServer { name: name.to_owned(), file: self.resolv_conf.clone(), why };
         let (config, mut options) = self.resolv_conf().map_err(no_server)?;
-        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        options.ip_strategy = family.strategy();
         options.use_hosts_file = ResolveHosts::Never;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
         options.num_concurrent_reqs = 1;
@@ -125,17 +195,6 @@ fn of_hosts<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = IpAddr> + 
         let address = words.next()?.parse().ok()?;
         words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
     })
-}
-
-fn first(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
-    let mut sixth = None;
-    for address in addresses {
-        if address.is_ipv4() {
-            return Some(address);
-        }
-        sixth = sixth.or(Some(address));
-    }
-    sixth
 }
 
 /// The resolver's errors hold query numbers and times; equal troubles must read alike.
@@ -206,6 +265,17 @@ mod tests {
         ] {
             assert_eq!(names.look_up(name).await.unwrap(), address.parse::<IpAddr>().unwrap(), "{name}");
         }
+        for (name, family, addresses) in [
+            ("both", Family::Any, "10.1.2.3 10.9.9.9"),
+            ("both", Family::V6, "::1"),
+            ("both", Family::Both, "10.1.2.3 10.9.9.9 ::1"),
+            ("a.localhost", Family::V6, "::1"),
+            ("192.0.2.1", Family::V6, "192.0.2.1"),
+        ] {
+            let found: Vec<String> =
+                names.all(name, family).await.unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(found.join(" "), addresses, "{name} {family:?}");
+        }
         std::fs::write(&names.hosts, "10.7.7.7 both").unwrap();
         assert_eq!(names.look_up("both").await.unwrap().to_string(), "10.7.7.7", "read anew");
         let nobody = Names { hosts: "/no/hosts".into(), resolv_conf: "/no/resolv.conf".into(), port: None };
@@ -224,6 +294,8 @@ mod tests {
         assert_eq!(names.look_up("shop.example").await.unwrap().to_string(), "192.0.2.7");
         let why = names.look_up("nothing.example").await.unwrap_err().to_string();
         assert_eq!(why, "the name `nothing.example` has no address");
+        let why = names.all("shop.example", Family::V6).await.unwrap_err().to_string();
+        assert_eq!(why, "the name `shop.example` has no IPv6 address");
     }
 
     #[tokio::test]

@@ -29,11 +29,16 @@ pub(super) fn note(chain: &[CertificateDer<'_>], trace: &mut Trace) {
     }
 }
 
-/// What is wrong with a chain, leaf first, of which the leaf and each of the others must be valid for so long yet.
-pub(super) fn too_short(chain: &[CertificateDer<'_>], leaf: Duration, others: Duration) -> Option<String> {
+/// What is wrong with a chain, leaf first, of which the leaf and each of the others must be valid for so long yet, as far
+/// as anybody says.
+pub(super) fn too_short(
+    chain: &[CertificateDer<'_>],
+    leaf: Option<Duration>,
+    others: Option<Duration>,
+) -> Option<String> {
     let now = Clock::start().started();
     chain.iter().enumerate().find_map(|(nth, certificate)| {
-        let wanted = if nth == 0 { leaf } else { others };
+        let wanted = if nth == 0 { leaf } else { others }?;
         let until = valid_until(certificate);
         let left = until.map(|until| until.duration_since(now));
         // One whose end cannot be read is not known to be valid.

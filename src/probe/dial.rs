@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{Miss, Trace, read_text, timed};
 use crate::file::{Mistakes, Node, Read};
-use crate::host::names::{NameError, Names};
+use crate::host::names::{Family, NameError, Names};
 
 /// A `host:port`; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +44,18 @@ impl Address {
     /// Looks the name up and connects, noting both times. A literal address has no lookup.
     pub(super) async fn dial(&self, names: &Names, trace: &mut Trace) -> Result<Dialled, Miss> {
         let peer = SocketAddr::new(look_up(&self.host, names, trace).await?, self.port);
-        trace.note("peer", || peer.to_string());
-        let stream = timed(&mut trace.connect, TcpStream::connect(peer)).await;
-        let stream = stream.map_err(|why| broken(peer, &why))?;
-        // Requests are small and waited for: Nagle's algorithm would only add the peer's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-        Ok(Dialled { stream, peer })
+        connect(peer, trace).await
     }
+}
+
+/// Connects, noting the time.
+pub(super) async fn connect(peer: SocketAddr, trace: &mut Trace) -> Result<Dialled, Miss> {
+    trace.note("peer", || peer.to_string());
+    let stream = timed(&mut trace.connect, TcpStream::connect(peer)).await;
+    let stream = stream.map_err(|why| broken(peer, &why))?;
+    // Requests are small and waited for: Nagle's algorithm would only add the peer's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    Ok(Dialled { stream, peer })
 }
 
 /// The address of a host, noting the time of the lookup. A literal address has none.
@@ -58,10 +63,24 @@ pub(super) async fn look_up(host: &str, names: &Names, trace: &mut Trace) -> Res
     if let Ok(literal) = host.parse() {
         return Ok(literal);
     }
-    timed(&mut trace.lookup, names.look_up(host)).await.map_err(|why| {
-        let ours = matches!(why, NameError::NoServer { .. });
-        Miss { ours, why: why.to_string() }
-    })
+    timed(&mut trace.lookup, names.look_up(host)).await.map_err(|why| no_address(&why))
+}
+
+/// All addresses of a host, otherwise as [`look_up`].
+pub(super) async fn look_up_all(
+    host: &str,
+    family: Family,
+    names: &Names,
+    trace: &mut Trace,
+) -> Result<Vec<IpAddr>, Miss> {
+    if let Ok(literal) = host.parse() {
+        return Ok(vec![literal]);
+    }
+    timed(&mut trace.lookup, names.all(host, family)).await.map_err(|why| no_address(&why))
+}
+
+fn no_address(why: &NameError) -> Miss {
+    Miss { ours: matches!(why, NameError::NoServer { .. }), why: why.to_string() }
 }
 
 /// An open connection.
@@ -92,7 +111,7 @@ impl Read for Address {
 
 /// What a broken connection is called. What only we can be to blame for (connect(2), socket(2)) says
 /// nothing about the system.
-pub(super) fn broken(peer: SocketAddr, why: &io::Error) -> Miss {
+pub(super) fn broken(peer: impl fmt::Display, why: &io::Error) -> Miss {
     match (why.kind(), why.raw_os_error()) {
         (io::ErrorKind::ConnectionRefused, _) => Miss::new(format!("connection refused by {peer}")),
         (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {
@@ -140,8 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_our_own_fault_is_told_apart() {
-        let peer = "127.0.0.1:80".parse().unwrap();
-        let ours = |errno| broken(peer, &io::Error::from_raw_os_error(errno)).ours;
+        let ours = |errno| broken("127.0.0.1:80", &io::Error::from_raw_os_error(errno)).ours;
         assert!(ours(libc::EADDRNOTAVAIL) && ours(libc::EMFILE));
         assert!(!ours(libc::ECONNREFUSED) && !ours(libc::ENETUNREACH) && !ours(libc::ETIMEDOUT));
     }

@@ -163,6 +163,45 @@ impl Read for Number {
     }
 }
 
+/// Below or above what a quantity must lie: `"below 200ms"`, `"above 1KiB"`.
+#[derive(Debug, Clone)]
+pub struct Bound<T> {
+    /// How what is seen must compare with the limit.
+    side: Ordering,
+    limit: T,
+    /// As it was written.
+    said: String,
+}
+
+impl<T: PartialOrd> Bound<T> {
+    /// What is wrong with what was seen. The sentence is without it: it differs each time.
+    pub(super) fn wrong(&self, called: &str, seen: &T) -> Option<String> {
+        let holds = seen.partial_cmp(&self.limit) == Some(self.side);
+        (!holds).then(|| format!("{called} is not {}", self.said))
+    }
+}
+
+impl<T: Read> Read for Bound<T> {
+    const NAME: &'static str = "bound";
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        let text = String::read(node, mistakes)?;
+        let (side, limit) = match text.split_once(' ') {
+            Some(("below", limit)) => (Ordering::Less, limit),
+            Some(("above", limit)) => (Ordering::Greater, limit),
+            _ => {
+                let remedy = "write \"below\" or \"above\", a space, and the limit";
+                mistakes.error(node.place, format!("`{text}` is not a bound"), remedy);
+                return None;
+            }
+        };
+        let limit = T::read(&Node { place: node.place, value: Value::Text(limit.to_owned()) }, mistakes)?;
+        Some(Self { side, limit, said: text })
+    }
+    fn schema() -> Json {
+        json!({"type": "string", "pattern": "^(below|above) .+$"})
+    }
+}
+
 /// JSON paths, and what each must find.
 #[derive(Debug, Clone, Default)]
 pub struct Paths(Vec<(JsonPath, Json)>);

@@ -1,7 +1,5 @@
 //! `grpc`: does a server say that it serves?
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
@@ -9,11 +7,10 @@ use hyper::header::HeaderMap;
 use hyper::rt::Executor;
 use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
 
 use super::dial::{Address, broken};
 use super::security::{Security, Tls};
-use super::stream::Stream;
+use super::stream::{EndsThem, Stream, Tasks};
 use super::{Miss, Probe, Prober, Setting, Trace, beginning, timed};
 use crate::base::grpc::STATUSES;
 use crate::host::names::Names;
@@ -98,8 +95,7 @@ impl Prober for GrpcProber {
             None => Stream::Plain(dialled.stream),
         };
         let tasks = Tasks::default();
-        let ends = tasks.clone();
-        let _ended_with_the_look = EndsThem(&ends);
+        let _ended_with_the_look = EndsThem(tasks.clone());
         let asking = async {
             let (mut send, connection) = http2::handshake(tasks.clone(), TokioIo::new(stream)).await?;
             tasks.execute(async move { drop(connection.await) });
@@ -140,24 +136,6 @@ impl GrpcProber {
         headers.insert("content-type", hyper::header::HeaderValue::from_static("application/grpc"));
         headers.insert("te", hyper::header::HeaderValue::from_static("trailers"));
         request
-    }
-}
-
-/// The work of a connection, which ends with the look.
-#[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<JoinSet<()>>>);
-
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, work: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move { drop(work.await) });
-    }
-}
-
-struct EndsThem<'a>(&'a Tasks);
-
-impl Drop for EndsThem<'_> {
-    fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 }
 

@@ -21,8 +21,8 @@ crate::kind! {
         several: Several = "none",
         /// What the figure must be: `above` and `below`, and that it is there.
         expect: Expect = "{}",
-        /// How the page is reached: `headers`, `bearer`, `bearer_file`, `basic`, `ca_file` and `insecure`, as for the kind
-        /// `http`.
+        /// How the page is reached: `headers`, `bearer`, `bearer_file`, `basic`, `ca_file`, `insecure`, `name`, `min_version`,
+        /// `cert_file` and `key_file`, as for the kind `http`.
         access: Access = "{}",
     }
 }

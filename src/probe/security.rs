@@ -1,6 +1,6 @@
 //! Whom a TLS connection trusts, and what its failures are called.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -105,7 +105,23 @@ pub enum Version {
 
 crate::words!(Version, "TLS version", "1.2" => Version::Two, "1.3" => Version::Three);
 
+impl Version {
+    /// What was agreed on; the library knows none below 1.2.
+    pub(super) fn of(agreed: ProtocolVersion) -> Self {
+        if agreed == ProtocolVersion::TLSv1_3 { Self::Three } else { Self::Two }
+    }
+
+    /// As it is written.
+    pub(super) fn said(self) -> &'static str {
+        match self {
+            Self::Two => "1.2",
+            Self::Three => "1.3",
+        }
+    }
+}
+
 /// Shakes hands with one server, again and again.
+#[derive(Clone)]
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
     verifier: Verifier,
@@ -124,9 +140,7 @@ impl Tls {
         setting: &Setting,
         protocols: &[&str],
     ) -> Result<Self, String> {
-        let host = security.name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("`{host}` cannot be the name in a certificate"))?;
+        let name = named(security.name.as_deref().unwrap_or(host))?;
         let provider = Arc::new(ring::default_provider());
         let file = |file: &PathBuf| setting.directory.join(file);
         let roots = match &security.ca_file {
@@ -160,13 +174,30 @@ impl Tls {
         Ok(Self { config: Arc::new(config), verifier, name, min_version: security.min_version })
     }
 
+    /// The same with another server, by its own name.
+    ///
+    /// # Errors
+    /// When its name cannot be that of a certificate.
+    pub(super) fn with(&self, host: &str) -> Result<Self, String> {
+        Ok(Self { name: named(host)?, ..self.clone() })
+    }
+
     /// The handshake, noting its time and what the server showed.
     pub(super) async fn shake(
         &self,
         dialled: Dialled,
         trace: &mut Trace,
     ) -> Result<TlsStream<TcpStream>, Miss> {
-        let Dialled { stream, peer } = dialled;
+        self.shake_over(dialled.stream, dialled.peer, trace).await
+    }
+
+    /// The same with a peer that is called by more than its address.
+    pub(super) async fn shake_over(
+        &self,
+        stream: TcpStream,
+        peer: impl Display + Copy,
+        trace: &mut Trace,
+    ) -> Result<TlsStream<TcpStream>, Miss> {
         let (mut config, mut shown) = (self.config.clone(), None);
         if trace.keeps {
             // What a refused server showed, only its verifier sees.
@@ -196,7 +227,11 @@ impl Tls {
     }
 }
 
-fn in_handshake(peer: SocketAddr, why: &std::io::Error) -> Miss {
+fn named(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("`{host}` cannot be the name in a certificate"))
+}
+
+fn in_handshake(peer: impl Display, why: &std::io::Error) -> Miss {
     let miss = broken(peer, why);
     Miss { why: format!("{} in the TLS handshake", miss.why), ..miss }
 }

@@ -103,7 +103,7 @@ impl Prober for TlsProber {
         }
         let stream = self.shaking.shake(dialled, trace).await?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        certificates::too_short(chain, expect.valid_for, expect.chain_valid_for)
+        certificates::too_short(chain, Some(expect.valid_for), Some(expect.chain_valid_for))
             .map_or(Ok(()), |why| Err(Miss::new(why)))
     }
 }

@@ -120,7 +120,7 @@ impl Authority {
     }
 
     /// As [`Authority::acceptor`], asking who we are.
-    pub fn acceptor_asking(
+    fn acceptor_asking(
         &self,
         name: &str,
         asks: Arc<dyn rustls::server::danger::ClientCertVerifier>,
@@ -130,13 +130,28 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config.with_single_cert(chain, private(&key)).unwrap()))
     }
 
+    /// As [`Authority::acceptor`], letting nobody in but us: by `ours.pem` and `ours.key`, which are written.
+    pub fn acceptor_knowing_us(&self, name: &str) -> TlsAcceptor {
+        self.write("ours", "us.example");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let asks = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        self.acceptor_asking(name, asks.build().unwrap())
+    }
+
     /// Writes what a real server needs beside our own certificate: `server.pem` and `server.key`.
     pub fn write_server(&self, name: &str) {
+        self.write("server", name);
+    }
+
+    /// Writes a certificate for a name and its key, for example `server.pem` and `server.key`.
+    pub fn write(&self, file: &str, name: &str) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.folder.path().join("server.pem"), certificate.pem()).unwrap();
-        std::fs::write(self.folder.path().join("server.key"), key.serialize_pem()).unwrap();
+        std::fs::write(self.folder.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.folder.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
     }
 
     fn vouches(

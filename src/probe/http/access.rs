@@ -6,9 +6,9 @@ use hyper::Method;
 use hyper::header::{ACCEPT, HeaderValue};
 
 use super::expect::Expect;
-use super::request::{Basic, Headers, Reuse, Url, Verb};
+use super::request::{Basic, Headers, Pick, Reuse, Url, Verb, Version};
 use super::{Http, HttpProber, LONGEST};
-use crate::probe::{Miss, Probe, Secret, Setting, Trace};
+use crate::probe::{Miss, Probe, Secret, Setting, Trace, security};
 
 crate::kind! {
     /// How a page is reached.
@@ -19,6 +19,14 @@ crate::kind! {
         ca_file: PathBuf = optional,
         /// Takes any certificate.
         insecure: bool = "false",
+        /// The name asked for and expected in the certificate, instead of the host of the URL.
+        name: String = optional,
+        /// The lowest version of TLS: "1.2" or "1.3".
+        min_version: security::Version = "\"1.2\"",
+        /// A PEM file with our own certificate and those above it, for servers that ask for one.
+        cert_file: PathBuf = optional,
+        /// A PEM file with the key of our own certificate.
+        key_file: PathBuf = optional,
         /// A token for the header `Authorization`. Never printed.
         bearer: Secret = optional,
         /// A file with that token.
@@ -42,9 +50,19 @@ impl Access {
             body: None,
             body_file: None,
             expect: Expect::statuses(statuses),
+            version: Version::One,
+            redirects: 0,
             connection: Reuse::KeepAlive,
+            addresses: Pick::First,
+            proxy: None,
+            proxy_basic: None,
+            unix_socket: None,
             ca_file: self.ca_file.clone(),
             insecure: self.insecure,
+            name: self.name.clone(),
+            min_version: self.min_version,
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
             bearer: self.bearer.clone(),
             bearer_file: self.bearer_file.clone(),
             basic: self.basic.clone(),

@@ -1,89 +1,133 @@
 //! What an answer must be.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName};
+use rustls::ClientConnection;
 use serde_json::{Value as Json, json};
 
+use crate::base::Bytes;
 use crate::file::{Fields, Mistakes, Node, Read, Value};
-use crate::probe::beginning;
-use crate::probe::expect::{Content, Paths, Pattern};
+use crate::probe::expect::{Bound, Content, Paths, Pattern};
+use crate::probe::security::Version;
+use crate::probe::{Phases, beginning, certificates};
 
-/// What an answer must be. All of it must hold; the first that does not is told.
-#[derive(Debug, Clone)]
-pub struct Expect {
-    /// One of these status codes.
-    pub status: Statuses,
-    /// These headers must be there, each with a value in which its pattern is found.
-    pub header: Vec<(HeaderName, Pattern)>,
-    /// The body contains this.
-    pub body: Option<String>,
-    /// The body matches this.
-    pub body_regex: Option<Pattern>,
-    /// What each path finds in the body, read as JSON, is this.
-    pub json: Paths,
+crate::kind! {
+    /// What an answer must be. All of it must hold; the first that does not is told.
+    pub struct Expect("expect") {
+        /// One of these status codes.
+        status: Statuses = "2xx",
+        /// These headers must be there, each with a value in which its pattern is found.
+        header: Wanted = "{}",
+        /// The body contains this.
+        body: String = optional,
+        /// The body matches this.
+        body_regex: Pattern = optional,
+        /// What each path finds in the body, read as JSON, is this.
+        json: Paths = "{}",
+        /// How long the body is.
+        size: Bound<Bytes> = optional,
+        /// By which version of TLS it comes.
+        tls_version: Version = optional,
+        /// How long the server's own certificate must be valid yet.
+        valid_for: Duration = optional,
+        /// How long those above it that the server shows must be valid yet.
+        chain_valid_for: Duration = optional,
+        /// What looking up the name takes.
+        lookup: Bound<Duration> = optional,
+        /// What connecting takes.
+        connect: Bound<Duration> = optional,
+        /// What the TLS handshake takes.
+        tls: Bound<Duration> = optional,
+        /// What passes from the request sent to the first byte of the answer.
+        first_byte: Bound<Duration> = optional,
+        /// What passes from the first byte to the last.
+        transfer: Bound<Duration> = optional,
+    }
 }
 
-impl Read for Expect {
+crate::table!(Expect, "`expect`");
+
+/// Headers that must be there, and what is found in a value of each.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted(Vec<(HeaderName, Pattern)>);
+
+impl Read for Wanted {
     const NAME: &'static str = "table";
 
     fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
-        let mut fields = Fields::open(node, "`expect`", mistakes)?;
-        let status = match fields.node("status") {
-            Some((_, node)) => Statuses::read(node, mistakes),
-            None => Some(Statuses::parse("2xx").into_iter().collect()),
-        };
-        let header = fields.node("header").map_or(Some(Vec::new()), |(_, node)| headers(node, mistakes));
-        let body = fields.node("body").map(|(_, node)| String::read(node, mistakes));
-        let body_regex = fields.node("body_regex").map(|(_, node)| Pattern::read(node, mistakes));
-        let json =
-            fields.node("json").map_or(Some(Paths::default()), |(_, node)| Paths::read(node, mistakes));
-        fields.close(mistakes);
-        Some(Self {
-            status: status?,
-            header: header?,
-            body: body.map_or(Some(None), |read| read.map(Some))?,
-            body_regex: body_regex.map_or(Some(None), |read| read.map(Some))?,
-            json: json?,
-        })
+        let read: Vec<_> = Fields::open(node, "`expect.header`", mistakes)?
+            .rest()
+            .into_iter()
+            .map(|(key, node)| {
+                let pattern = Pattern::read(node, mistakes);
+                if let Ok(name) = key.text.parse::<HeaderName>() {
+                    return Some((name, pattern?));
+                }
+                mistakes.error(key.place, format!("`{}` cannot be the name of a header", key.text), "");
+                None
+            })
+            .collect();
+        read.into_iter().collect::<Option<_>>().map(Self)
     }
 
     fn schema() -> Json {
-        json!({
-            "type": "object",
-            "properties": {
-                "status": Statuses::schema(),
-                "header": {"type": "object", "additionalProperties": Pattern::schema()},
-                "body": String::schema(),
-                "body_regex": Pattern::schema(),
-                "json": Paths::schema(),
-            },
-            "additionalProperties": false,
-        })
+        json!({"type": "object", "additionalProperties": Pattern::schema()})
     }
-}
-
-fn headers(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<(HeaderName, Pattern)>> {
-    let read: Vec<_> = Fields::open(node, "`expect.header`", mistakes)?
-        .rest()
-        .into_iter()
-        .map(|(key, node)| {
-            let pattern = Pattern::read(node, mistakes);
-            if let Ok(name) = key.text.parse::<HeaderName>() {
-                return Some((name, pattern?));
-            }
-            mistakes.error(key.place, format!("`{}` cannot be the name of a header", key.text), "");
-            None
-        })
-        .collect();
-    read.into_iter().collect()
 }
 
 impl Expect {
     /// One of these statuses, and anything else.
     pub(super) fn statuses(words: &[&str]) -> Self {
-        let status = words.iter().filter_map(|word| Statuses::parse(word)).collect();
-        Self { status, header: Vec::new(), body: None, body_regex: None, json: Paths::default() }
+        Self {
+            status: words.iter().filter_map(|word| Statuses::parse(word)).collect(),
+            header: Wanted::default(),
+            body: None,
+            body_regex: None,
+            json: Paths::default(),
+            size: None,
+            tls_version: None,
+            valid_for: None,
+            chain_valid_for: None,
+            lookup: None,
+            connect: None,
+            tls: None,
+            first_byte: None,
+            transfer: None,
+        }
+    }
+
+    /// Whether something is expected that only TLS has.
+    pub(super) fn needs_tls(&self) -> bool {
+        let until = self.valid_for.or(self.chain_valid_for);
+        self.tls_version.is_some() || until.is_some() || self.tls.is_some()
+    }
+
+    /// What is wrong with how a connection is secured: the version, and the chain that the server showed.
+    pub(super) fn wrong_tls(&self, connection: &ClientConnection) -> Option<String> {
+        if let Some(wanted) = self.tls_version {
+            let version = connection.protocol_version().map(Version::of);
+            if version != Some(wanted) {
+                let seen = version.map_or("unknown", Version::said);
+                return Some(format!("the TLS version is {seen}, expected {}", wanted.said()));
+            }
+        }
+        let chain = connection.peer_certificates().unwrap_or_default();
+        certificates::too_short(chain, self.valid_for, self.chain_valid_for)
+    }
+
+    /// What is wrong with the times of a look. A part that it did not have, as one on a kept connection does not connect,
+    /// is not judged.
+    pub(super) fn wrong_times(&self, phases: &Phases) -> Option<String> {
+        let parts = [
+            ("the lookup", &self.lookup, phases.lookup),
+            ("the connecting", &self.connect, phases.connect),
+            ("the TLS handshake", &self.tls, phases.tls),
+            ("the wait for the first byte", &self.first_byte, phases.first_byte),
+            ("the transfer", &self.transfer, phases.transfer),
+        ];
+        parts.into_iter().find_map(|(called, bound, took)| bound.as_ref()?.wrong(called, &took?))
     }
 
     /// What the body must hold.
@@ -96,7 +140,7 @@ impl Expect {
         if !self.status.hold(status) {
             return Some(format!("status {status}, expected {}", self.status.said()));
         }
-        self.header.iter().find_map(|(name, pattern)| {
+        self.header.0.iter().find_map(|(name, pattern)| {
             let mut values = headers.get_all(name).iter().peekable();
             let Some(first) = values.peek() else {
                 return Some(format!("there is no header {name}, expected `{pattern}`"));

@@ -5,8 +5,9 @@ use hyper::{Method, Uri};
 use serde_json::{Value as Json, json};
 
 use crate::file::{Fields, Mistakes, Node, Read, nearest};
+use crate::host::names::Family;
 use crate::probe::dial::Address;
-use crate::probe::{Secret, read_text};
+use crate::probe::{Secret, beginning, read_text};
 
 /// An http or https address.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Url {
     pub tls: bool,
     /// The path and query: what stands in the request (RFC 9112, section 3.2.1).
     pub target: Uri,
+    /// All of it, as a proxy is asked for it.
+    pub whole: Uri,
     /// The host as it stands in the header `Host`.
     pub host: HeaderValue,
 }
@@ -55,7 +58,35 @@ impl Url {
         let target = path.parse().map_err(|_| wrong("its path is wrong"))?;
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("the host is wrong"))?;
         let address = Address { host: host.to_owned(), port };
-        Ok(Self { said: uri.to_string(), address, tls, target, host: value })
+        Ok(Self { said: uri.to_string(), address, tls, target, whole: uri, host: value })
+    }
+
+    /// Where a redirect to here leads, which may be said by its last part only (RFC 9110, section 10.2.2).
+    ///
+    /// # Errors
+    /// Why that is nowhere.
+    pub(super) fn join(&self, location: &[u8]) -> Result<Self, String> {
+        let location = String::from_utf8_lossy(location);
+        let joined = url::Url::parse(&self.said).and_then(|base| base.join(&location));
+        let mut joined = joined.map_err(|why| format!("`{}`: {why}", beginning(location.as_bytes())))?;
+        joined.set_fragment(None);
+        Self::parse(joined.as_str()).map_err(|(why, _)| why)
+    }
+
+    /// Whether another is at the same place: scheme, host and port.
+    pub(super) fn shares_origin(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.shares_host(other) && self.address.port == other.address.port
+    }
+
+    fn shares_host(&self, other: &Self) -> bool {
+        self.address.host.eq_ignore_ascii_case(&other.address.host)
+    }
+
+    /// Whether what only this place may know may also be told to another: the same one, or the same host when it is
+    /// reached by https instead of http, each at its usual port.
+    pub(super) fn trusts(&self, other: &Self) -> bool {
+        let secured = !self.tls && self.address.port == 80 && other.tls && other.address.port == 443;
+        self.shares_origin(other) || (secured && self.shares_host(other))
     }
 }
 
@@ -146,6 +177,57 @@ impl Read for Headers {
 /// What frames a request or rules the connection.
 fn ours(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE].contains(name)
+}
+
+/// Which of the addresses of a name is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// The first, an IPv4 one before an IPv6 one.
+    First,
+    /// The first IPv4 one.
+    V4,
+    /// The first IPv6 one.
+    V6,
+    /// All of them, one after the other.
+    Each,
+}
+
+crate::words!(Pick, "choice", "first" => Pick::First, "ipv4" => Pick::V4, "ipv6" => Pick::V6, "each" => Pick::Each);
+
+impl Pick {
+    /// Which are looked up.
+    pub(super) fn family(self) -> Family {
+        match self {
+            Self::First => Family::Any,
+            Self::V4 => Family::V4,
+            Self::V6 => Family::V6,
+            Self::Each => Family::Both,
+        }
+    }
+}
+
+/// The version of HTTP that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2: agreed on by TLS, or taken for granted without.
+    Two,
+    /// What the server prefers.
+    Either,
+}
+
+crate::words!(Version, "HTTP version", "1.1" => Version::One, "2" => Version::Two, "either" => Version::Either);
+
+impl Version {
+    /// What is offered in a TLS handshake (RFC 7301).
+    pub(super) fn offered(self) -> &'static [&'static str] {
+        match self {
+            Self::One => &["http/1.1"],
+            Self::Two => &["h2"],
+            Self::Either => &["h2", "http/1.1"],
+        }
+    }
 }
 
 /// Whether a connection serves one look or many.

@@ -1,10 +1,9 @@
-//! One HTTP/1 connection, driven by the look that uses it: it has no task of its own, so that a look that
-//! is dropped takes its connection along, and an idle one costs nothing.
+//! One connection, driven by the look that uses it, so that a look that is dropped takes its connection along. Of
+//! HTTP/1 it has no task of its own, and an idle one costs nothing; of HTTP/2 it has, and they end with it.
 
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,38 +11,71 @@ use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper::{Request, Response};
+use hyper::client::conn::{http1, http2};
+use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::probe::Miss;
-use crate::probe::dial::broken;
-use crate::probe::stream::Stream;
+use super::request::Url;
+use crate::probe::dial::{Address, broken};
+use crate::probe::stream::{EndsThem, Stream, Tasks};
+use crate::probe::{Miss, beginning};
 
 /// The head of an answer may be so large.
 const HEAD: usize = 256 * 1024;
 
+/// Where a connection leads.
+pub(super) struct Course {
+    /// To a server of this place.
+    pub url: Url,
+    /// Whether that server may know who we are.
+    pub home: bool,
+    /// What the other end is called in sentences.
+    pub peer: String,
+    /// What is wrong with how the connection is secured.
+    pub flaw: Option<String>,
+}
+
 /// A connection that may be asked one thing at a time.
 pub(super) struct Wire {
-    send: SendRequest<Full<Bytes>>,
+    send: Sender,
     /// `None` once it has ended.
-    connection: Option<Box<Connection<TokioIo<Counted>, Full<Bytes>>>>,
+    connection: Option<Driven>,
     received: Arc<AtomicU64>,
-    peer: SocketAddr,
+    pub(super) course: Course,
+    _ends: Option<EndsThem>,
+}
+
+/// Does a connection's work while it is awaited, until the connection ends.
+type Driven = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+enum Sender {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Wire {
-    /// Speaks HTTP on an open stream.
-    pub(super) async fn new(stream: Stream, peer: SocketAddr) -> Result<Self, Miss> {
+    /// Speaks HTTP on an open stream, version 2 or 1.1.
+    pub(super) async fn new(stream: Stream, two: bool, course: Course) -> Result<Self, Miss> {
         let received = Arc::new(AtomicU64::new(0));
         let counted = TokioIo::new(Counted { stream, received: received.clone() });
-        let (send, connection) = Builder::new()
-            .max_buf_size(HEAD)
-            .handshake(counted)
-            .await
-            .map_err(|why| Miss::new(format!("{peer}: {why}")))?;
-        Ok(Self { send, connection: Some(Box::new(connection)), received, peer })
+        let failed = |why| Miss::new(format!("{}: {why}", course.peer));
+        let (send, connection, ends): (_, Driven, _) = if two {
+            let tasks = Tasks::default();
+            let ends = EndsThem(tasks.clone());
+            let mut builder = http2::Builder::new(tasks);
+            builder.max_header_list_size(HEAD as u32);
+            let (send, connection) = builder.handshake(counted).await.map_err(failed)?;
+            // How it ended is told to the request or the body that was on it.
+            (Sender::Two(send), Box::pin(async move { drop(connection.await) }), Some(ends))
+        } else {
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(HEAD);
+            let (send, connection) = builder.handshake(counted).await.map_err(failed)?;
+            (Sender::One(send), Box::pin(async move { drop(connection.await) }), None)
+        };
+        Ok(Self { send, connection: Some(connection), received, course, _ends: ends })
     }
 
     /// Bytes received since it was opened.
@@ -51,11 +83,19 @@ impl Wire {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Asks, and waits for the head of the answer.
-    pub(super) async fn ask(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Miss> {
+    /// Asks, and waits for the head of the answer. `request` is of HTTP/1.1.
+    pub(super) async fn ask(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Miss> {
         let before = self.received();
-        let asking = self.send.send_request(request);
-        let answer = drive(&mut self.connection, asking).await;
+        let answer = match &mut self.send {
+            Sender::One(send) => drive(&mut self.connection, send.send_request(request)).await,
+            Sender::Two(send) => {
+                as_two(&mut request, self.course.url.tls);
+                drive(&mut self.connection, send.send_request(request)).await
+            }
+        };
         answer.map_err(|why| self.failed(&why, self.received() > before))
     }
 
@@ -72,46 +112,107 @@ impl Wire {
     /// Whether it can be asked again: both sides are done with the last answer, and neither has closed.
     pub(super) async fn is_idle(&mut self) -> bool {
         drive(&mut self.connection, std::future::ready(())).await;
-        self.connection.is_some() && self.send.is_ready()
+        let ready = match &self.send {
+            Sender::One(send) => send.is_ready(),
+            Sender::Two(send) => send.is_ready(),
+        };
+        self.connection.is_some() && ready
     }
 
     fn failed(&self, why: &hyper::Error, begun: bool) -> Miss {
-        let peer = self.peer;
+        let peer = &self.course.peer;
         if why.is_parse_too_large() {
             return Miss::new(format!("the head of the answer of {peer} is too large"));
         }
         if why.is_parse() {
             return Miss::new(format!("the answer of {peer} is not HTTP: {why}"));
         }
-        let mut cause = why.source();
+        let (mut cause, mut innermost) = (why.source(), None);
         while let Some(inner) = cause {
             match inner.downcast_ref::<io::Error>() {
                 Some(io) if io.kind() != io::ErrorKind::UnexpectedEof => return broken(peer, io),
-                _ => cause = inner.source(),
+                _ => (cause, innermost) = (inner.source(), Some(inner)),
             }
         }
-        Miss::new(if begun {
-            format!("{peer} closed the connection in the middle of the answer")
-        } else {
-            format!("{peer} closed the connection without an answer")
-        })
+        match (&self.send, innermost) {
+            (Sender::Two(_), Some(inner)) => Miss::new(format!("{peer} breaks off by HTTP/2: {inner}")),
+            _ if begun => Miss::new(format!("{peer} closed the connection in the middle of the answer")),
+            _ => Miss::new(format!("{peer} closed the connection without an answer")),
+        }
     }
 }
 
+/// A request as HTTP/2 has it: the whole address, and the host in that only (RFC 9113, section 8.3.1).
+fn as_two(request: &mut Request<Full<Bytes>>, tls: bool) {
+    let host = request.headers_mut().remove(HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let scheme = if tls { "https" } else { "http" };
+    if let Ok(whole) = format!("{scheme}://{host}{}", request.uri()).parse() {
+        *request.uri_mut() = whole;
+    }
+    *request.version_mut() = Version::HTTP_2;
+}
+
 /// Waits for something that comes of a connection, doing the connection's work meanwhile.
-async fn drive<F: Future>(
-    connection: &mut Option<Box<Connection<TokioIo<Counted>, Full<Bytes>>>>,
-    awaited: F,
-) -> F::Output {
+async fn drive<F: Future>(connection: &mut Option<Driven>, awaited: F) -> F::Output {
     let mut awaited = pin!(awaited);
     poll_fn(|cx| {
-        // How it ended is told to the request or the body that was on it.
-        if connection.as_mut().is_some_and(|open| Pin::new(open).poll(cx).is_ready()) {
+        if connection.as_mut().is_some_and(|open| open.as_mut().poll(cx).is_ready()) {
             *connection = None;
         }
         awaited.as_mut().poll(cx)
     })
     .await
+}
+
+/// Asks a proxy for a way to a server (RFC 9110, section 9.3.6): the same stream, which leads there now.
+pub(super) async fn tunnel(
+    stream: Stream,
+    to: &Address,
+    authorization: Option<&HeaderValue>,
+    proxy: &str,
+) -> Result<Stream, Miss> {
+    let failed = |why: hyper::Error| {
+        let io = why.source().and_then(|inner| inner.downcast_ref::<io::Error>());
+        io.map_or_else(
+            || Miss::new(format!("{proxy} does not answer CONNECT: {why}")),
+            |io| broken(proxy, io),
+        )
+    };
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = to.to_string().parse().map_err(|why| Miss::new(format!("{to}: {why}")))?;
+    let host = HeaderValue::from_str(&to.to_string()).map_err(|why| Miss::new(format!("{to}: {why}")))?;
+    request.headers_mut().insert(HOST, host);
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+    }
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD);
+    let (mut send, mut connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let mut asking = pin!(send.send_request(request));
+    let mut over = false;
+    let answer = poll_fn(|cx| {
+        // How it ended is told to the request that was on it.
+        over = over || connection.poll_without_shutdown(cx).is_ready();
+        asking.as_mut().poll(cx)
+    });
+    let status = answer.await.map_err(failed)?.status();
+    if !status.is_success() {
+        return Err(Miss::new(format!("{proxy} answers CONNECT with status {}", status.as_u16())));
+    }
+    if !over {
+        poll_fn(|cx| connection.poll_without_shutdown(cx)).await.map_err(failed)?;
+    }
+    let parts = connection.into_parts();
+    if !parts.read_buf.is_empty() {
+        // It came in the clear and must not be taken for what comes over TLS.
+        return Err(Miss::new(format!(
+            "{proxy} said more than it was asked: `{}`",
+            beginning(&parts.read_buf)
+        )));
+    }
+    Ok(parts.io.into_inner())
 }
 
 /// A stream that counts what it receives: whether a server has begun to answer decides whether a request
