@@ -15,7 +15,6 @@ use brownout::event::{Event, Listener, What};
 use brownout::experiment::{Draft, Surroundings};
 use brownout::hands::Heartbeat;
 use brownout::host::process::ourselves;
-use brownout::probe::Phases;
 use brownout::probe::schedule::{Look, News};
 use brownout::report::{Audience, Journal, RunFolder, Story};
 use brownout::slo::{Outcome, Sample};

@@ -550,7 +550,6 @@ mod tests {
 
     use super::super::written;
     use super::*;
-    use crate::probe::Phases;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -411,6 +411,7 @@ mod tests {
             slip_ms: 0.0,
             why: None,
             phases,
+            steps: Vec::new(),
         };
         let connect = Phases { connect: Some(Duration::from_micros(1250)), ..Phases::default() };
         let (line, _) = back_and_forth(sample(connect));

@@ -440,7 +440,7 @@ fn fill_probe(probe: &mut Node, filler: &mut Filler<'_>, plain: Scope<'_>, mista
                 for (field, node) in fields {
                     let counts = after && kind.text == "exec" && field.text == "run";
                     let steps = kind.text == "scenario";
-                    filler.fill(node, Scope { counts, steps, ..plain }, mistakes);
+                    filler.fill(node, Scope { steps, counts, ..plain }, mistakes);
                 }
             }
             _ => filler.fill(table, plain, mistakes),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::expect::Pattern;
 use super::{AnyProbe, AnyProber, Miss, Probe, Prober, Setting, Step as Seen, Trace, beginning};
-use crate::file::{Fields, Mistakes, Node, Read, Value};
+use crate::file::{Fields, Mistakes, Node, Read, Value, nearest};
 
 /// What may be captured at most: a token, an id, an address.
 const LONGEST: usize = 64 * 1024;
@@ -77,9 +77,11 @@ impl Read for Step {
             return None;
         };
         if kind.text == Scenario::KIND || !AnyProbe::KINDS.contains(&kind.text.as_str()) {
-            let known: Vec<&str> =
-                AnyProbe::KINDS.iter().copied().filter(|kind| *kind != Scenario::KIND).collect();
-            let remedy = format!("use one of: {}", known.join(", "));
+            let known = AnyProbe::KINDS.iter().copied().filter(|kind| *kind != Scenario::KIND);
+            let remedy = nearest(&kind.text, known).map_or_else(
+                || "`brownout explain` lists them".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
             mistakes.error(kind.place, format!("`{}` is no probe that a step can be", kind.text), remedy);
             return None;
         }

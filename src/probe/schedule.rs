@@ -42,6 +42,7 @@ pub struct Schedule {
 
 /// What a watch tells.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "of two news one is a look, and both are gone at once")]
 pub enum News {
     /// A look was begun. It is settled by exactly one [`News::Settled`] of the same `intended`.
     Begun {
@@ -66,14 +67,14 @@ pub struct Look {
     /// What it met on the way, for whoever asked.
     pub facts: Vec<Fact>,
     /// The steps it had, of a scenario.
-    pub steps: Vec<Step>,
+    pub steps: Box<[Step]>,
 }
 
 impl Look {
     /// One with neither parts nor steps.
     #[must_use]
     pub fn bare(probe: usize, sample: Sample) -> Self {
-        Self { probe, sample, phases: Phases::default(), facts: Vec::new(), steps: Vec::new() }
+        Self { probe, sample, phases: Phases::default(), facts: Vec::new(), steps: Box::default() }
     }
 }
 
@@ -176,7 +177,7 @@ async fn settle<P: Prober>(
         sample: Sample { intended, started, ended, outcome, why },
         phases: trace.phases,
         facts: trace.facts,
-        steps: trace.steps,
+        steps: trace.steps.into(),
     };
     if started >= deadline {
         return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());
