@@ -110,6 +110,13 @@ fn look<'s>(stage: &'s Stage, kind: &str, runner: u32) -> Option<(&'static str, 
             let cgroup = move || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
             ("the target is in its own cgroup", Box::new(move || cgroup() == during))
         }
+        "memory-limit" => {
+            let files = |group: &PathBuf| [group.join("memory.max"), group.join("memory.limit_in_bytes")];
+            let file = stage.groups.iter().flat_map(files).find(|file| file.exists()).unwrap();
+            let limit = move || std::fs::read_to_string(&file).unwrap();
+            let during = limit();
+            ("its cgroup has another limit", Box::new(move || limit() == during))
+        }
         "clock" => {
             let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
             let vdso = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap();

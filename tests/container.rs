@@ -200,6 +200,7 @@ fn the_faults_of_processes_and_places_reach_into_a_container() {
         &["pause", "--for", "500ms", "--container", "web"][..],
         &["starve", "quota=0.1 cores", "--for", "3s", "--container", "web"],
         &["threads", "leave=2", "--for", "500ms", "--container", "web"],
+        &["memory-limit", "leave=16MiB", "--for", "2s", "--container", "web"],
     ] {
         let output = docker.inject(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
@@ -313,6 +314,34 @@ fn traffic_of_a_container_is_hurt_in_its_own_network_and_that_of_the_host_is_spa
 }
 
 #[test]
+fn who_needs_more_memory_in_a_container_is_killed_in_it_and_its_old_limit_comes_back() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &["--memory", "128m"]);
+    docker.web("other", &[]);
+    let id = docker.docker(&["inspect", "-f", "{{.Id}}", "web"]);
+    let limit = || {
+        let files = ["memory.limit_in_bytes", "memory.max"].map(|file| format!("-path '*/{id}/{file}'"));
+        docker.prints(&["sh", "-c", &format!("cat $(find /sys/fs/cgroup {})", files.join(" -o "))])
+    };
+    // A program in a container that takes 48 MiB; its exit code.
+    let takes = |name: &str| {
+        let mut docker = docker.command("docker");
+        docker.args(["exec", name, "busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=48M", "count=1"]);
+        docker.output().unwrap().status.code()
+    };
+    assert_eq!((limit().as_str(), takes("web")), ("134217728", Some(0)));
+    let runner = docker.begin_fault(&["memory-limit", "limit=32MiB", "--for", "60s", "--container", "web"]);
+    assert_eq!((limit().as_str(), takes("web"), takes("other")), ("33554432", Some(137), Some(0)));
+    kill_runner(&runner);
+    eventually("its limit is what it was", || limit() == "134217728");
+    docker.nothing_owed();
+    assert_eq!(takes("web"), Some(0));
+    for name in ["web", "other"] {
+        assert_eq!(docker.stands(name).0, "running", "{name}");
+    }
+}
+
+#[test]
 fn the_experiments_on_containers_end_as_they_say() {
     let Some(docker) = Docker::new() else { return };
     docker.docker(&[
@@ -327,11 +356,16 @@ fn the_experiments_on_containers_end_as_they_say() {
         "tiny",
         "/bin/sh",
         "-c",
-        "echo hello >/data/index.html; exec httpd -f -p 8080 -h /data",
+        r#"busybox mkdir -p /data/cgi-bin; cd /data; echo hello >index.html
+        echo '#!/bin/sh
+        busybox dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null || exit 1
+        printf "Content-type: text/plain\r\n\r\ndone"' >cgi-bin/work
+        busybox chmod +x cgi-bin/work; exec httpd -f -p 8080 -h /data"#,
     ]);
-    for name in ["slow", "stands-still", "crashes"] {
+    for name in ["slow", "stands-still", "short-of-memory", "crashes"] {
         let file = format!("{}/experiments/container/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        let output = docker.brownout(&["run", "--yes", &file]).env("STEADY", "7s").output().unwrap();
+        let mut run = docker.brownout(&["run", "--yes", &file]);
+        let output = run.env("STEADY", "7s").env("WORK", "cgi-bin/work").output().unwrap();
         assert!(output.status.success(), "{name}: {}", said(&output));
         docker.nothing_owed();
     }

@@ -172,6 +172,9 @@ fn logs() -> Vec<Vec<u8>> {
             r#"{{"kind":"threads","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"limits":[[{{"file":"f","device":null,"during":"d","without":"max"}},"b"]]}},"targets":[{identity}]}}"#
         ),
         format!(
+            r#"{{"kind":"memory-limit","fence":{{"ground":{{"group":"/nowhere","from":null,"unified":true}},"limits":[[{{"file":"f","device":null,"during":"d","without":"max"}},"b"]]}},"targets":[{identity}]}}"#
+        ),
+        format!(
             r#"{{"kind":"freeze","freezer":{{"group":"/nowhere","inode":1,"unified":true}},"boot":"b","targets":[{identity}]}}"#
         ),
         format!(

@@ -67,6 +67,8 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("dns", format!("address = '{address}'\nname = 'a'\nprotocol = 'tcp'")),
         ("metric", format!("url = 'http://{address}/metrics'\nname = 'up'")),
         ("log", "path = '/no/such/file'\nregex = 'x'\nexpect = { below = 1 }".to_owned()),
+        ("host", "of = 'disk-free'\npath = '/no/such/file'\nexpect = { above = 0 }".to_owned()),
+        ("promql", format!("url = 'http://{address}'\nquery = 'up'\nexpect = {{ above = 0 }}")),
     ]
 }
 
@@ -106,8 +108,9 @@ async fn a_look_that_is_dropped_leaves_no_connection() {
         }
     })
     .await;
-    for (kind, text) in
-        samples(silent).into_iter().filter(|(kind, _)| !["exec", "udp", "icmp", "file", "log"].contains(kind))
+    for (kind, text) in samples(silent)
+        .into_iter()
+        .filter(|(kind, _)| !["exec", "udp", "icmp", "file", "log", "host"].contains(kind))
     {
         let prober = prober(kind, &text);
         tokio::select! {
@@ -723,7 +726,7 @@ fn secrets_are_not_printed() {
     let text = "url = 'http://a/'\nbasic = { user = 'u', password = 'hidden' }";
     let probe = AnyProbe::from_toml("http", text).unwrap();
     assert!(!format!("{probe:?}").contains("hidden"));
-    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false };
+    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom: None };
     let text = "url = 'http://a/'\nbearer = \"hidden\\u0000\"";
     let why = AnyProbe::from_toml("http", text).unwrap().prober(&setting).err().unwrap();
     assert_eq!(why, "the token holds a control character, which no header may");
@@ -732,7 +735,8 @@ fn secrets_are_not_printed() {
 #[test]
 fn a_prober_says_which_file_it_lacks() {
     let authority = Authority::new();
-    let setting = Setting { directory: authority.folder.path().to_owned(), timeout: LONG, facts: false };
+    let setting =
+        Setting { directory: authority.folder.path().to_owned(), timeout: LONG, facts: false, whom: None };
     for (more, why) in [
         ("body_file = 'no'", "body_file FOLDER/no: No such file or directory (os error 2)"),
         ("bearer_file = 'no'", "bearer_file FOLDER/no: No such file or directory (os error 2)"),

@@ -239,27 +239,31 @@ fn another_users_process_needs_its_user_to_be_taken_on_where_the_right_to_change
 
 /// Where processes are limited here: in cgroups of version 1 anywhere, in version 2 in a group of their own.
 struct Group {
-    /// For version 2: the group that the target was put into.
+    /// The group that the target was put into, if it was.
     own: Option<std::path::PathBuf>,
 }
 
 impl Group {
     /// `None`, loudly, where nothing can be limited by a controller, which has one name in each version.
-    fn of(target: &Target, [legacy, controller]: [&str; 2]) -> Option<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        let mount = |fits: &dyn Fn(&str, &str) -> bool| {
-            mounts.lines().find_map(|line| {
-                let words: Vec<&str> = line.split(' ').collect();
-                fits(words[2], words[3]).then(|| std::path::PathBuf::from(words[1]))
-            })
+    fn of(target: &Target, words: [&str; 2]) -> Option<Self> {
+        if legacy(words[0]).is_some() { Some(Self { own: None }) } else { Self::own(target, words) }
+    }
+
+    /// Puts the target into a group of its own, in whichever version; `None`, loudly, where it cannot.
+    fn own(target: &Target, [legacy_word, controller]: [&str; 2]) -> Option<Self> {
+        let name = format!("brownout-test-{}", target.process.pid());
+        let (above, may) = if let Some(hierarchy) = legacy(legacy_word) {
+            let groups = target.groups();
+            let has = |line: &&str| line.split(':').nth(1).unwrap().split(',').any(|one| one == legacy_word);
+            let path = groups.lines().find(has).unwrap().splitn(3, ':').nth(2).unwrap();
+            (hierarchy.join(path.trim_start_matches('/')), true)
+        } else {
+            let root = mount(&|kind, _| kind == "cgroup2").unwrap_or_default();
+            let subtree = std::fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
+            (root, subtree.split_whitespace().any(|one| one == controller))
         };
-        if mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == legacy)).is_some() {
-            return Some(Self { own: None });
-        }
-        let root = mount(&|kind, _| kind == "cgroup2").unwrap_or_default();
-        let own = root.join(format!("brownout-test-{}", target.process.pid()));
-        let subtree = std::fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
-        let made = subtree.split_whitespace().any(|one| one == controller)
+        let own = above.join(name);
+        let made = may
             && std::fs::create_dir(&own).is_ok()
             && std::fs::write(own.join("cgroup.procs"), target.process.pid().to_string()).is_ok();
         if !made {
@@ -269,14 +273,34 @@ impl Group {
         Some(Self { own: Some(own) })
     }
 
-    /// Whether a target is limited, by the file of the limit in version 2.
+    /// Whether a target is limited, by the file of the limit in its own group.
     fn limits(&self, target: &Target, file: &str) -> bool {
-        if let Some(own) = &self.own {
-            let says = std::fs::read_to_string(own.join(file)).unwrap();
-            return !says.is_empty() && !says.starts_with("max");
+        if self.own.is_some() {
+            let says = self.says(file);
+            // Version 1 says without limit what no machine has.
+            return !says.is_empty()
+                && !says.starts_with("max")
+                && says.parse::<u64>().map_or(true, |limit| limit < 1 << 60);
         }
         target.groups().contains("/brownout-")
     }
+
+    /// What a file of the target's own group says.
+    fn says(&self, file: &str) -> String {
+        std::fs::read_to_string(self.own.as_ref().unwrap().join(file)).unwrap().trim_end().to_owned()
+    }
+}
+
+fn mount(fits: &dyn Fn(&str, &str) -> bool) -> Option<std::path::PathBuf> {
+    std::fs::read_to_string("/proc/self/mounts").unwrap().lines().find_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        fits(words[2], words[3]).then(|| std::path::PathBuf::from(words[1]))
+    })
+}
+
+/// The hierarchy of version 1 that has a controller.
+fn legacy(word: &str) -> Option<std::path::PathBuf> {
+    mount(&|kind, with| kind == "cgroup" && with.split(',').any(|one| one == word))
 }
 
 impl Drop for Group {
@@ -374,6 +398,125 @@ fn a_limit_on_a_disk_is_gone_whichever_way_the_runner_dies() {
     let (pid_file, on) = (target.pid_file.path().to_str().unwrap(), format!("disk={}", text(disk.0.path())));
     let arguments = [&on, "read=1MiB/s", "--pid-file", pid_file];
     gone_whichever_way_it_dies("io-limit", &arguments, Last::Recover, |_| group.limits(&target, "io.max"));
+}
+
+/// Takes 4 MiB more, and says how often it has.
+const HOARDS: &str =
+    "held=globals().setdefault('held',[]); held.append(b'x'*(4<<20)); print(len(held),flush=True)";
+
+/// The file of a hard limit on memory.
+fn memory_file() -> &'static str {
+    if legacy("memory").is_some() { "memory.limit_in_bytes" } else { "memory.max" }
+}
+
+#[test]
+fn who_needs_more_memory_than_its_limit_is_killed_and_its_neighbour_is_not() {
+    let (mut target, mut other) = (Target::start(HOARDS), Target::start(HOARDS));
+    let Some(_group) = Group::of(&target, ["memory"; 2]) else { return };
+    let world = World::new();
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    let mut runner =
+        Owned::start(&mut inject(&world, "memory-limit", &["leave=32MiB", "--pid-file", &pid_file]));
+    runner.took_hold();
+    let took = (0..20).take_while(|_| !target.ask().is_empty()).count();
+    println!("32 MiB left: took 4 MiB {took} times");
+    assert!((6..8).contains(&took), "{took}");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&target.process.0.wait().unwrap()), Some(9));
+    for times in 1..=20 {
+        assert_eq!(other.ask(), times.to_string(), "nobody else is limited");
+    }
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+}
+
+#[test]
+fn that_somebody_met_the_limit_on_memory_and_was_killed_is_measured() {
+    let told = || {
+        let mut target = Target::start(HOARDS);
+        let group = Group::of(&target, ["memory"; 2])?;
+        let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+        Some(std::thread::scope(|scope| {
+            let run =
+                scope.spawn(|| figures("memory-limit", "1500ms", &["leave=8MiB", "--pid-file", &pid_file]));
+            eventually("it is limited", || group.limits(&target, memory_file()));
+            while !target.ask().is_empty() {}
+            run.join().unwrap()
+        }))
+    };
+    // A busy machine may let it come to that only when the second of measuring is over.
+    for _ in 0..5 {
+        let Some(said) = told() else { return };
+        if said.contains("1 killed for it in 1 s") {
+            return assert!(!said.contains("met the limit 0 times"), "{said}");
+        }
+    }
+    panic!("nobody saw it");
+}
+
+#[test]
+fn a_limit_on_memory_is_gone_whichever_way_the_runner_dies() {
+    let target = Target::start("pass");
+    let pid_file = target.pid_file.path().to_str().unwrap();
+    let arguments = ["leave=64MiB", "--pid-file", pid_file];
+    for make in [Group::of, Group::own] {
+        let Some(group) = make(&target, ["memory"; 2]) else { return };
+        gone_whichever_way_it_dies("memory-limit", &arguments, Last::Recover, |_| {
+            group.limits(&target, memory_file())
+        });
+    }
+}
+
+#[test]
+fn in_a_group_of_their_own_what_they_have_counts_and_the_old_limit_is_brought_back() {
+    let mut target = Target::start(HOARDS);
+    let Some(group) = Group::own(&target, ["memory"; 2]) else { return };
+    let pid_file = target.pid_file.path().to_str().unwrap().to_owned();
+    for _ in 0..4 {
+        target.ask();
+    }
+    let own = group.own.clone().unwrap().join(memory_file());
+    let limited = |arguments: &[&str]| {
+        let world = World::new();
+        let arguments = [arguments, &["--pid-file", &pid_file]].concat();
+        let mut runner = Owned::start(&mut inject(&world, "memory-limit", &arguments));
+        runner.took_hold();
+        (world, runner)
+    };
+    let mib = |count: u64| (count << 20).to_string();
+    refused(
+        "memory-limit",
+        &["limit=8MiB", "--pid-file", &pid_file],
+        &["MiB already, beside the page cache"],
+    );
+    std::fs::write(&own, mib(128)).unwrap();
+    let (world, mut runner) = limited(&["limit=64MiB"]);
+    assert_eq!(group.says(memory_file()), mib(64));
+    assert_eq!(target.ask(), "5");
+    runner.kill();
+    eventually("the watchdog brings it back", || group.says(memory_file()) == mib(128));
+    world.nothing_left();
+    let (world, mut runner) = limited(&["limit=64MiB"]);
+    std::fs::write(&own, mib(96)).unwrap();
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(group.says(memory_file()), mib(96), "somebody else's decision");
+    refused("memory-limit", &["limit=100MiB", "--pid-file", &pid_file], &["have 96 MiB as it is"]);
+    let said = figures("memory-limit", "1500ms", &["leave=8MiB", "--pid-file", &pid_file]);
+    for words in ["asked for at most 8 MiB more; has 2", "met the limit 0 times, 0 killed for it in 1 s"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let slowly = ["leave=4MiB", "beyond=slowed", "--pid-file", &pid_file];
+    if legacy("memory").is_some() {
+        return refused("memory-limit", &slowly, &["of version 1, which slows nobody down"]);
+    }
+    let (world, mut runner) = limited(&slowly[..2]);
+    assert_eq!([target.ask(), target.ask(), target.ask()], ["6", "7", "8"], "it is slowed, and not killed");
+    signal(runner.pid(), "-INT");
+    assert_eq!(runner.0.wait().unwrap().code(), Some(130));
+    world.nothing_left();
+    assert_eq!(group.says("memory.high"), "max");
 }
 
 /// Computes for half a second and says which percentage of it it got.
@@ -509,7 +652,9 @@ fn a_runner_killed_at_any_moment_leaves_limits_and_groups_as_they_were() {
     let pid_file = target.pid_file.path().to_str().unwrap();
     let state = || (target.groups(), target.limit("Max open files"));
     let before = state();
-    for (kind, argument) in [("fds", "leave=0"), ("threads", "leave=0"), ("starve", "quota=50%")] {
+    for (kind, argument) in
+        [("fds", "leave=0"), ("threads", "leave=0"), ("starve", "quota=50%"), ("memory-limit", "leave=64MiB")]
+    {
         // From before the log exists to well after the harm; spread, not random, so that every run covers them.
         for step in 0..15_u64 {
             let world = World::new();

@@ -103,7 +103,7 @@ impl Seen {
 /// Looks a few times. What was seen, or why nothing could pass there.
 async fn look(probe: &AnyProbe) -> Result<Seen, String> {
     let clock = Clock::start();
-    let setting = Setting { directory: PathBuf::from("."), timeout: PATIENCE, facts: false };
+    let setting = Setting { directory: PathBuf::from("."), timeout: PATIENCE, facts: false, whom: None };
     let prober = probe.prober(&setting)?;
     let (mut times, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..LOOKS {

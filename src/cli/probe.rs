@@ -13,7 +13,7 @@ use super::Exit;
 use super::launch::load;
 use crate::base::{Clock, Rate, unit};
 use crate::experiment::{Draft, Surroundings, environment};
-use crate::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, look_once, watch};
+use crate::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, Whom, look_once, watch};
 use crate::slo::{Outcome, Tally};
 
 #[derive(clap::Args)]
@@ -117,7 +117,7 @@ impl Probe {
     }
 
     fn setting(&self, directory: PathBuf, timeout: Duration) -> Setting {
-        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true }
+        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None }
     }
 
     fn of_url(&self) -> Result<Found, Exit> {
@@ -146,7 +146,8 @@ impl Probe {
             eprintln!("note: the services of {} are not started for a look", path.display());
         }
         let found = experiment.probes.iter().map(|probe| {
-            let setting = self.setting(experiment.directory.clone(), probe.timeout);
+            let whom = probe.target.clone().map(|target| Whom { target, run: None });
+            let setting = Setting { whom, ..self.setting(experiment.directory.clone(), probe.timeout) };
             (probe.name.clone(), probe.look.clone(), setting, probe.rate, probe.in_flight)
         });
         Ok(found.collect())

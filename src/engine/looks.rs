@@ -7,24 +7,31 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::run::RunError;
-use crate::base::{Clock, Dice};
+use crate::base::{Clock, Dice, RunId};
 use crate::experiment::model::{Once, Probe};
 use crate::experiment::{Count, Experiment};
 use crate::probe::schedule::{self, Look, News, Schedule};
-use crate::probe::{AnyProber, Setting};
+use crate::probe::{AnyProber, Setting, Whom};
 
 /// The probers of an experiment, by their place.
 pub(super) type Probers = Vec<Arc<AnyProber>>;
 
 /// Makes all probers: reads files, touches nothing.
-pub(super) fn probers(experiment: &Experiment) -> Result<Probers, RunError> {
+pub(super) fn probers(experiment: &Experiment, run: RunId) -> Result<Probers, RunError> {
     let prober = |probe: &Probe| {
-        let setting =
-            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
         let named = |why| RunError::Probe { probe: probe.name.clone(), why };
-        probe.look.prober(&setting).map(Arc::new).map_err(named)
+        probe.look.prober(&setting(experiment, probe, run)).map(Arc::new).map_err(named)
     };
     experiment.probes.iter().map(prober).collect()
+}
+
+fn setting(experiment: &Experiment, probe: &Probe, run: RunId) -> Setting {
+    Setting {
+        directory: experiment.directory.clone(),
+        timeout: probe.timeout,
+        facts: false,
+        whom: probe.target.clone().map(|target| Whom { target, run: Some(run) }),
+    }
 }
 
 /// Probes under way.
@@ -84,6 +91,7 @@ pub(super) async fn check(
 pub(super) fn filled(
     experiment: &Experiment,
     probers: &Probers,
+    run: RunId,
     counts: impl Fn(usize) -> (u64, u64, u64),
 ) -> Probers {
     // A name that `each` multiplied stands for all of its probes.
@@ -100,9 +108,7 @@ pub(super) fn filled(
             .sum()
     };
     let filled = |probe: &Probe| {
-        let setting =
-            Setting { directory: experiment.directory.clone(), timeout: probe.timeout, facts: false };
-        probe.late.as_ref()?.look(all)?.prober(&setting).ok().map(Arc::new)
+        probe.late.as_ref()?.look(all)?.prober(&setting(experiment, probe, run)).ok().map(Arc::new)
     };
     let with = |(probe, prober): (&Probe, &Arc<AnyProber>)| filled(probe).unwrap_or_else(|| prober.clone());
     experiment.probes.iter().zip(probers).map(with).collect()

@@ -226,7 +226,8 @@ impl Conductor<'_> {
         self.tell(What::Recovered { yes, took_ms: took.as_secs_f64() * 1e3, why });
         if let (Some((_, probers)), false) = (&self.looking, self.hurried()) {
             let probers = probers.clone();
-            let filled = looks::filled(&experiment, &probers, |probe| self.judge.counts(probe));
+            let filled =
+                looks::filled(&experiment, &probers, self.world.run, |probe| self.judge.counts(probe));
             if let Some(Err(why)) = self.checks(&filled, Once::After, |run| !run.hurried()).await {
                 self.findings.failed.push(Finding { severity: SEVERE, why });
             }

@@ -100,7 +100,7 @@ pub async fn run(
 ) -> Result<Report, RunError> {
     let Setting { state, folder, clock, workers, hands, signals, orders, looks } = setting;
     let experiment = armed.experiment().clone();
-    let probers = super::looks::probers(&experiment)?;
+    let probers = super::looks::probers(&experiment, world.run)?;
     let header = Header {
         version: 1,
         run: world.run,

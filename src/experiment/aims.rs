@@ -10,6 +10,7 @@ use super::tables::{self, Aimed, Named};
 use crate::file::{Mistakes, Place, Placed, no_pattern};
 use crate::host::container::Which;
 use crate::host::target::{Endpoint, Netns, Pick, Selector, Target};
+use crate::probe::{Aim as Look, AnyProbe};
 
 /// A regular expression may take so much memory.
 const MOST_PATTERN: usize = 1 << 20;
@@ -71,6 +72,42 @@ pub(super) fn aimed(
         }
     };
     Some(Aim { target, place: aimed.place })
+}
+
+/// Reads whose processes a probe looks at, and whether its kind can.
+pub(super) fn looked_at(
+    probe: &tables::Probe,
+    targets: &Named<tables::Target>,
+    names: &Names<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Target> {
+    const FINDS: &str =
+        "find processes by service, unit, container, pid_file, exe, cmdline, listen, cgroup or uid";
+    let kind = &probe.kind;
+    let Some(said) = &probe.looking.target else {
+        if probe.look.as_ref().is_some_and(|look| look.aim() == Look::Processes) {
+            let what = "whose processes it looks at is not said";
+            mistakes.error(
+                kind.place,
+                what,
+                "add `target = { exe = \"redis-server\" }`, or the name of a [target]",
+            );
+        }
+        return None;
+    };
+    let takes =
+        probe.look.as_ref().map_or_else(|| AnyProbe::aims(&kind.text), |look| look.aim() != Look::Nothing);
+    if !takes {
+        mistakes.error(said.place, "what it looks at takes no `target`", "remove it");
+        return None;
+    }
+    let target = aimed(said, targets, names, mistakes)?.target;
+    if !target.selector.finds_processes() {
+        let what = format!("it looks at processes, which `{}` does not name", target.selector);
+        mistakes.error(said.place, what, FINDS);
+        return None;
+    }
+    Some(target)
 }
 
 /// Reads a table that says who may be hurt.

@@ -107,6 +107,8 @@ pub struct Probe {
     pub place: Place,
     /// The kind's own part.
     pub look: AnyProbe,
+    /// Whose processes it looks at, for kinds that look at some.
+    pub target: Option<Target>,
     /// Set when its command asks for what other probes have counted: then, once the run is over, it looks
     /// with [`Late::look`] instead.
     pub late: Option<Late>,

@@ -12,6 +12,7 @@ use super::timeline;
 use super::words::Restart;
 use crate::base::Rate;
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
+use crate::host::target::Target;
 
 /// Reads the one table that a file and its includes make. `None` after mistakes; they are told.
 pub(super) fn experiment(
@@ -44,8 +45,12 @@ pub(super) fn experiment(
     let blast_radius =
         file.blast_radius.value.as_ref().map(|table| aims::blast_radius(table, &names, mistakes));
 
-    let looks: Vec<Look> =
-        file.probe.0.iter().map(|(name, probe)| look(name, probe.as_ref(), mistakes)).collect();
+    let looks: Vec<Look> = file
+        .probe
+        .0
+        .iter()
+        .map(|(name, probe)| look(name, probe.as_ref(), &file, &names, mistakes))
+        .collect();
     for (name, place) in &filler.counted {
         if places(&looks, name).is_empty() {
             let known = looks.iter().map(|look| look.name.as_str());
@@ -104,11 +109,18 @@ pub(super) struct Look {
     pub timeout: std::time::Duration,
     pub in_flight: u32,
     pub observe_only: bool,
+    pub target: Option<Target>,
     /// Its table was wrong: what it lacks is no further mistake.
     pub broken: bool,
 }
 
-fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> Look {
+fn look(
+    name: &Key,
+    probe: Option<&tables::Probe>,
+    file: &File,
+    names: &Names<'_>,
+    mistakes: &mut Mistakes,
+) -> Look {
     let mut look = Look {
         name: name.text.clone(),
         place: name.place,
@@ -117,12 +129,14 @@ fn look(name: &Key, probe: Option<&tables::Probe>, mistakes: &mut Mistakes) -> L
         timeout: std::time::Duration::from_secs(1),
         in_flight: 1000,
         observe_only: false,
+        target: None,
         broken: true,
     };
-    let Some(tables::Probe { looking, kind, .. }) = probe else { return look };
+    let Some(probe @ tables::Probe { looking, kind, .. }) = probe else { return look };
     look.place = kind.place;
     look.broken = false;
     look.observe_only = looking.role.is_some();
+    look.target = aims::looked_at(probe, &file.target, names, mistakes);
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
     if let Some(control) = &looking.control_of {
         let what = "telling the cause apart with `control_of` is not in this version yet";
@@ -211,6 +225,7 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 name: look.name,
                 place: look.place,
                 look: probe.look?,
+                target: look.target,
                 late: counts.then_some(Late { kind: probe.kind.text, table: probe.node }),
                 rate: look.rate,
                 once: look.once,

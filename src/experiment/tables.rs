@@ -165,6 +165,8 @@ crate::kind! {
         role: Placed<Role> = optional,
         /// The probe whose control path this is.
         control_of: Placed<String> = optional,
+        /// For kinds that look at processes: whose, by the name of a [target] or by the selector itself.
+        target: Placed<Aimed> = optional,
         /// Makes one probe of each entry, `NAME.KEY`, with its value for `${each}`.
         each: BTreeMap<String, String> = "{}",
     }
@@ -430,6 +432,13 @@ fn kinds_schema(kinds: &[&str], table: impl Fn(&str) -> Json) -> Json {
     })
 }
 
+/// The words of [`Looking`] that a kind takes.
+pub(super) fn looking_fields(kind: &str) -> Vec<FieldDoc> {
+    let mut fields = Looking::fields();
+    fields.retain(|field| field.name != "target" || AnyProbe::aims(kind));
+    fields
+}
+
 /// One probe.
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
@@ -624,7 +633,7 @@ fn about_of(section: &str, kind: &str) -> &'static str {
 
 /// All fields of a `[probe.NAME.KIND]` or `[fault.NAME.KIND]`: those of every kind, and its own.
 pub(super) fn fields_of(section: &str, kind: &str) -> Vec<FieldDoc> {
-    let common = if section == "probe" { Looking::fields() } else { timing_fields(kind) };
+    let common = if section == "probe" { looking_fields(kind) } else { timing_fields(kind) };
     let own = explain(section, kind).map_or_else(Vec::new, |(_, fields)| fields);
     common.into_iter().chain(own).collect()
 }

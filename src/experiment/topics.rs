@@ -2,7 +2,7 @@
 
 use super::tables::{
     BlastRadius, During, Expect, File, Guard, Host, Latency, Looking, Ready, Recovery, Service, Slo,
-    SteadyState, Target, Timing, Verdict, timing_fields,
+    SteadyState, Target, Timing, Verdict, looking_fields, timing_fields,
 };
 use crate::fault::AnyFault;
 use crate::file::FieldDoc;
@@ -85,7 +85,7 @@ fn probes() -> impl Iterator<Item = Topic> {
             about,
             fields: vec![
                 ("its own fields".to_owned(), own),
-                ("when and how it looks, as every probe".to_owned(), Looking::fields()),
+                ("when and how it looks, as every probe".to_owned(), looking_fields(kind)),
             ],
             example: AnyProbe::example(kind)?,
             tier: None,

@@ -28,6 +28,7 @@ mod kill;
 mod latency;
 mod loss;
 mod memory;
+mod memory_limit;
 mod partition;
 mod pause;
 mod reorder;
@@ -626,6 +627,7 @@ kinds! {
     IoLimit: io_limit::IoLimit, fenced::Fenced;
     Cpu: cpu::Cpu, cpu::Burning;
     Memory: memory::Memory, memory::Hoarded;
+    MemoryLimit: memory_limit::MemoryLimit, fenced::Fenced;
     Fds: fds::Fds, fds::Lowered;
     Starve: starve::Starve, fenced::Fenced;
     Threads: threads::Threads, fenced::Fenced;

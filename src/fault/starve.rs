@@ -6,7 +6,7 @@ use super::cpu::Load;
 use super::fenced::{self, Fenced};
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
 use crate::base::clock::since_boot;
-use crate::hands::fence::{Controller, Fence, FenceError, Ground};
+use crate::hands::fence::{Controller, Fence, FenceError, Ground, number_of};
 use crate::host::cpu::processors;
 use crate::host::process::cpu_time;
 use crate::host::rights::Rights;
@@ -117,6 +117,5 @@ for    = "30s"
 /// How often processes of a group had to wait for their next period (nr_throttled of cpu.stat).
 fn held_back(ground: &Ground) -> u64 {
     let text = ground.read("cpu.stat").ok().flatten().unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
-    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    number_of(&text, "nr_throttled").unwrap_or(0)
 }

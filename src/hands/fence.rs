@@ -5,15 +5,21 @@
 //! limited groups inside (Linux' Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"): there
 //! the limit of the processes' own group is set, if it holds nobody else, and the old one brought back.
 //!
+//! Memory stays charged to the group in which it was taken ("Memory Ownership", the same; version 1 could move charges
+//! until Linux 6.12). A group of our own would count new memory only, so there their own is the first choice in both versions.
+//!
 //! Nothing of this ends with its holder: somebody has to take it down.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{AccessFlags, eaccess};
 use serde::{Deserialize, Serialize};
+
+use crate::host::process::age;
 
 /// What can be limited, by the kernel's word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub enum Controller {
     Pids,
     /// What is read from disks, and written.
     Io,
+    /// Memory, the page cache included.
+    Memory,
 }
 
 impl Controller {
@@ -33,10 +41,16 @@ impl Controller {
             Self::Cpu => ("cpu", "cpu"),
             Self::Pids => ("pids", "pids"),
             Self::Io => ("blkio", "io"),
+            Self::Memory => ("memory", "memory"),
         }
     }
 }
 
+/// Groups may be nested so deep before they are no longer followed.
+const DEEPEST: u32 = 64;
+/// Who is so young may have been started after the processes were found, and is no stranger: whoever is started in their
+/// group later is held back with them too.
+const LATELY: Duration = Duration::from_secs(1);
 /// How often the members of a group are moved away before it is given up: they may fork meanwhile.
 const ROUNDS: u32 = 100;
 
@@ -86,7 +100,13 @@ impl Ground {
     /// # Errors
     /// When the kernel has no such controller, or the limit would hit others too.
     pub fn find(controller: Controller, pids: &[i32], name: &str) -> Result<Self, FenceError> {
-        let mut places = pids.iter().map(|pid| place(controller, *pid)).collect::<Result<Vec<_>, _>>()?;
+        let mut places = Vec::new();
+        for pid in pids {
+            match place(controller, *pid) {
+                Err(_) if age(*pid).is_none() => {} // It has ended since it was found.
+                place => places.push(place?),
+            }
+        }
         places.dedup();
         let Some(Place { group, root, unified }) = places.pop() else {
             return Err(refused("there is no process to limit".to_owned(), "is the service running?"));
@@ -97,20 +117,25 @@ impl Ground {
                 "aim at those of one cgroup, or at one process",
             ));
         }
-        if !unified || root {
+        let strangers = || -> Result<BTreeSet<i32>, FenceError> {
+            let mut strangers = members_below(&group)?;
+            strangers.retain(|pid| !pids.contains(pid) && age(*pid).is_some_and(|age| age > LATELY));
+            Ok(strangers)
+        };
+        let counts_old = controller == Controller::Memory && !root && strangers()?.is_empty();
+        if root || !unified && !counts_old {
             let (_, word) = controller.words();
             if unified && !has_word(&group.join("cgroup.subtree_control"), word) {
                 let why = format!("groups in {} may not limit {word}", group.display());
-                return Err(refused(why, "write `+cpu +io +pids` to the cgroup.subtree_control there"));
+                return Err(refused(
+                    why,
+                    "write `+cpu +io +memory +pids` to the cgroup.subtree_control there",
+                ));
             }
             writable(&group)?;
             return Ok(Self { group: group.join(name), from: Some(group), unified });
         }
-        let strangers: BTreeSet<i32> = members(&group)
-            .map_err(system(&group))?
-            .difference(&pids.iter().copied().collect())
-            .copied()
-            .collect();
+        let strangers = strangers()?;
         if let Some(stranger) = strangers.first() {
             return Err(refused(
                 format!(
@@ -166,6 +191,12 @@ impl Ground {
     #[must_use]
     pub fn is_unified(&self) -> bool {
         self.unified
+    }
+
+    /// Whether it is a group of our own, into which the processes are moved.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.from.is_some()
     }
 
     /// Who is inside.
@@ -271,7 +302,11 @@ impl Fence {
         }
         if self.ground.from.is_some() {
             for pid in pids {
-                self.write("cgroup.procs", &pid.to_string())?;
+                match self.write("cgroup.procs", &pid.to_string()) {
+                    // It has ended since it was found.
+                    Err(FenceError::System { why, .. }) if why.raw_os_error() == Some(libc::ESRCH) => {}
+                    written => written?,
+                }
             }
         }
         Ok(())
@@ -331,6 +366,19 @@ impl Fence {
             }
         }
         Ok(false)
+    }
+
+    /// Whether all of its limits are as we set them.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn is_in_force(&self) -> Result<bool, FenceError> {
+        for (limit, _) in &self.limits {
+            if !self.holds(limit)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a limit is as we set it.
@@ -394,7 +442,7 @@ fn place(controller: Controller, pid: i32) -> Result<Place, FenceError> {
     .ok_or_else(|| {
         refused(
             format!("process {pid} is in no cgroup here that may limit {word}"),
-            "mount the cgroups of the host with that controller; with systemd, `CPUAccounting=`, `IOAccounting=` and `TasksAccounting=` of the unit turn it on",
+            "mount the cgroups of the host with that controller; with systemd, `CPUAccounting=`, `IOAccounting=`, `MemoryAccounting=` and `TasksAccounting=` of the unit turn it on",
         )
     })
 }
@@ -447,9 +495,40 @@ fn path<'a>(groups: &'a str, fits: &dyn Fn(&str) -> bool) -> Option<&'a str> {
     })
 }
 
-pub(super) fn members(group: &Path) -> io::Result<BTreeSet<i32>> {
+fn members(group: &Path) -> io::Result<BTreeSet<i32>> {
     let text = fs::read_to_string(group.join("cgroup.procs"))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+/// Who is in a group and in those below it.
+pub(super) fn members_below(group: &Path) -> Result<BTreeSet<i32>, FenceError> {
+    fn gather(group: &Path, deep: u32, found: &mut BTreeSet<i32>) -> io::Result<()> {
+        found.extend(members(group)?);
+        if deep == 0 {
+            return Err(io::Error::other("its groups are nested too deep"));
+        }
+        for entry in fs::read_dir(group)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                match gather(&entry.path(), deep - 1, found) {
+                    // It was removed meanwhile.
+                    Err(why) if matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+    let mut found = BTreeSet::new();
+    gather(group, DEEPEST, &mut found).map_err(system(group))?;
+    Ok(found)
+}
+
+/// The number behind a word in a file that has one on each line, such as `cpu.stat`.
+#[must_use]
+pub fn number_of(text: &str, word: &str) -> Option<u64> {
+    let number = text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))?;
+    number.trim().parse().ok()
 }
 
 fn has_word(file: &Path, word: &str) -> bool {

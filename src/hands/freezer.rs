@@ -6,21 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::fence::{FenceError, Place, legacy, refused, system, unified, writable};
+use super::fence::{FenceError, Place, legacy, members_below, refused, system, unified, writable};
 use crate::base::clock::since_boot;
 use crate::host::process::protected;
 
 /// A group is looked at so far apart until it stands still.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// Groups may be nested so deep before they are no longer followed.
-const DEEPEST: u32 = 64;
 
 /// A group that can be frozen: looked up, not touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,9 +126,7 @@ impl Freezer {
     /// # Errors
     /// When they cannot be seen.
     pub fn inside(&self) -> Result<BTreeSet<i32>, FenceError> {
-        let mut found = BTreeSet::new();
-        members(&self.group, DEEPEST, &mut found).map_err(system(&self.group))?;
-        Ok(found)
+        members_below(&self.group)
     }
 
     /// Freezes it, and waits until all stand still, at most so long; whether they do.
@@ -233,22 +228,4 @@ impl Freezer {
 
 fn read(path: &str) -> Result<String, FenceError> {
     fs::read_to_string(path).map_err(system(Path::new(path)))
-}
-
-fn members(group: &Path, deep: u32, found: &mut BTreeSet<i32>) -> io::Result<()> {
-    found.extend(super::fence::members(group)?);
-    if deep == 0 {
-        return Err(io::Error::other("its groups are nested too deep"));
-    }
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            match members(&entry.path(), deep - 1, found) {
-                // It was removed meanwhile.
-                Err(why) if matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
 }

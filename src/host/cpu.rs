@@ -43,6 +43,16 @@ impl Idleness {
     }
 }
 
+/// How many tasks ran or waited for a processor or a disk, on average over the last minute (proc_loadavg(5)).
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn load() -> io::Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    let load = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    load.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/loadavg tells no load"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +64,6 @@ mod tests {
         assert_eq!(later.share_since(&later), None);
         let now = Idleness::now().unwrap();
         assert!(now.all > 0 && now.idle <= now.all && processors() >= 1);
+        assert!(load().unwrap() >= 0.0);
     }
 }

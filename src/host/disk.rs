@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
+use nix::sys::statvfs::statvfs;
 
 /// A whole disk, as the kernel counts them: never one of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +57,54 @@ impl Disk {
     }
 }
 
+/// What is free on a file system for whoever is not root (statvfs(3)).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// The same as a share of all that is not root's alone; 1 where there is no such bound.
+    pub share: f64,
+    /// Inodes.
+    pub inodes: u64,
+    /// The same as a share of all; 1 where there is no such bound.
+    pub inodes_share: f64,
+}
+
+impl Room {
+    /// On the file system of a directory or file.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn on(path: &Path) -> io::Result<Self> {
+        let told = statvfs(path)?;
+        let share = |free: u64, used: u64| match free + used {
+            0 => 1.0,
+            all => free as f64 / all as f64,
+        };
+        let used = told.blocks().saturating_sub(told.blocks_free());
+        let files = told.files().saturating_sub(told.files_free());
+        Ok(Self {
+            bytes: told.blocks_available() * told.fragment_size(),
+            share: share(told.blocks_available(), used),
+            inodes: told.files_available(),
+            inodes_share: share(told.files_available(), files),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_without_bounds_has_all_of_its_room() {
+        let room = Room::on(Path::new("/proc")).unwrap();
+        assert_eq!((room.bytes, room.share, room.inodes_share), (0, 1.0, 1.0));
+        assert!(
+            (0.0..=1.0).contains(&Room::on(Path::new("/")).unwrap().share)
+                && Room::on(Path::new("/no")).is_err()
+        );
+    }
 
     #[test]
     fn what_lies_in_memory_has_no_disk_and_a_disk_says_what_it_did() {

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use super::socket::{Protocol, inodes};
+use crate::base::clock::since_boot;
 
 /// What makes a process itself: written into undo records.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// Its number.
     pub pid: i32,
@@ -147,6 +148,18 @@ impl Process {
         matches!(nix::poll::poll(&mut watched, nix::poll::PollTimeout::ZERO), Ok(0))
     }
 
+    /// How many files it has open; sockets and pipes are files, too.
+    ///
+    /// # Errors
+    /// When it has ended, or belongs to somebody else.
+    pub fn open_files(&self) -> Result<usize, ProcessError> {
+        let pid = self.identity.pid;
+        fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).map_err(|why| match why.kind() {
+            io::ErrorKind::NotFound => ProcessError::Gone { pid, reused: false },
+            _ => ProcessError::Refused { pid, doing: "counting its open files", why },
+        })
+    }
+
     /// The ids of all its threads.
     #[must_use]
     pub fn threads(&self) -> Vec<i32> {
@@ -183,6 +196,17 @@ pub fn start_of(pid: i32) -> Option<u64> {
     stat_after_command(pid)?.get(19)?.parse().ok()
 }
 
+/// How long ago a process started, in steps of a clock tick.
+#[must_use]
+pub fn age(pid: i32) -> Option<Duration> {
+    let start = Duration::from_secs_f64(start_of(pid)? as f64 / ticks_a_second()?);
+    Some(since_boot().saturating_sub(start))
+}
+
+fn ticks_a_second() -> Option<f64> {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()?.map(|ticks| ticks as f64)
+}
+
 /// The parent of a process.
 #[must_use]
 pub fn parent(pid: i32) -> Option<i32> {
@@ -194,8 +218,7 @@ pub fn parent(pid: i32) -> Option<i32> {
 pub fn cpu_time(pid: i32) -> Option<Duration> {
     let fields = stat_after_command(pid)?;
     let ticks = |n: usize| fields.get(n)?.parse::<u64>().ok();
-    let a_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    Some(Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / a_second as f64))
+    Some(Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / ticks_a_second()?))
 }
 
 /// The children of a process (proc_pid_children(5)); none where the kernel does not list them.

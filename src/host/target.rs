@@ -277,6 +277,12 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
+    /// Whether it names processes: not an endpoint, nor a place.
+    #[must_use]
+    pub fn finds_processes(&self) -> bool {
+        self.wanted().is_some() || matches!(self, Self::Service(_) | Self::Container(_))
+    }
+
     fn wanted(&self) -> Option<Wanted> {
         Some(match self {
             Self::PidFile(path) => Wanted::PidFile(path.clone()),
@@ -335,6 +341,26 @@ impl From<Trouble> for NotFound {
     }
 }
 
+/// All processes that fit now, oldest first, or container by container; none for endpoints, places, and services of the
+/// experiment, which are found by whoever started them.
+///
+/// # Errors
+/// When a pid file cannot be read, or a container cannot be had.
+pub fn processes(selector: &Selector) -> Result<Vec<Process>, NotFound> {
+    if let Selector::Container(which) = selector {
+        let mut found = Vec::new();
+        for one in container::find(which)? {
+            found.extend(one.processes()?);
+        }
+        return Ok(found);
+    }
+    let Some(wanted) = selector.wanted() else { return Ok(Vec::new()) };
+    process::find(&wanted).map_err(|why| NotFound {
+        why: format!("{selector}: {why}"),
+        remedy: "is the target there?".to_owned(),
+    })
+}
+
 /// Finds a target on this host. A service of the experiment is found by whoever started it: here it has
 /// no processes. `guarded` says why a process is left alone, if it is.
 ///
@@ -375,23 +401,17 @@ pub fn find(
             }
         }
         other => {
-            if let Some(wanted) = other.wanted() {
-                let all = process::find(&wanted).map_err(|why| NotFound {
-                    why: format!("{}: {why}", target.selector),
-                    remedy: "is the target there?".to_owned(),
-                })?;
-                let mut fit = Vec::new();
-                for process in all {
-                    match guarded(&process) {
-                        None => fit.push(process),
-                        Some(why) => {
-                            found.left_alone.push(format!("process {}: {why}", process.identity().pid));
-                        }
+            let mut fit = Vec::new();
+            for process in processes(other)? {
+                match guarded(&process) {
+                    None => fit.push(process),
+                    Some(why) => {
+                        found.left_alone.push(format!("process {}: {why}", process.identity().pid));
                     }
                 }
-                found.processes = pick(fit, target.pick, dice, decision);
-                found.endpoints = listening(&found.pids());
             }
+            found.processes = pick(fit, target.pick, dice, decision);
+            found.endpoints = listening(&found.pids());
         }
     }
     Ok(found)

@@ -12,12 +12,14 @@ mod expect;
 mod figure;
 mod file;
 mod grpc;
+mod host;
 mod http;
 mod icmp;
 mod log;
 mod metric;
 mod payload;
 mod postgres;
+mod promql;
 mod redis;
 mod scenario;
 pub mod schedule;
@@ -33,7 +35,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::RunId;
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
+use crate::host::mark::Mark;
+use crate::host::process::Process;
+use crate::host::target::{self, NotFound, Selector, Target};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
 
@@ -46,6 +52,41 @@ pub struct Setting {
     pub timeout: Duration,
     /// Whether each look also keeps what it met on the way: addresses, status, certificates.
     pub facts: bool,
+    /// Whose processes are looked at, by kinds that look at some.
+    pub whom: Option<Whom>,
+}
+
+/// Whose processes are looked at.
+#[derive(Debug, Clone)]
+pub struct Whom {
+    /// How they are found.
+    pub target: Target,
+    /// The run that started them, if they are a service of its.
+    pub run: Option<RunId>,
+}
+
+impl Whom {
+    /// All there are now, whatever the target says of picking.
+    fn processes(&self) -> Result<Vec<Process>, Miss> {
+        match (&self.target.selector, self.run) {
+            (Selector::Service(name), Some(run)) => Ok(Mark::of(run, name).bearers()),
+            (Selector::Service(name), None) => {
+                Err(Miss::ours(format!("service {name} is started by a run only")))
+            }
+            (selector, _) => target::processes(selector).map_err(|NotFound { why, .. }| Miss::new(why)),
+        }
+    }
+}
+
+/// Whether a look is at processes of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// It takes no target.
+    Nothing,
+    /// It takes one, or is at the whole machine.
+    Either,
+    /// It takes one.
+    Processes,
 }
 
 /// How long each part of a look took, as far as the kind has such a part.
@@ -271,6 +312,13 @@ trait Probe {
     type Prober: Prober;
     /// Its table in a file, for the docs: a good one, with what it refers to.
     const EXAMPLE: &'static str;
+    /// Whether it may be aimed at a target.
+    const AIMS: bool = false;
+
+    /// Whether these fields want a target.
+    fn aim(&self) -> Aim {
+        Aim::Nothing
+    }
 
     /// Whether fields that are right one by one make sense together: what is wrong, and the remedy.
     fn check(&self) -> Result<(), (String, String)> {
@@ -355,6 +403,19 @@ macro_rules! kinds {
                 None
             }
 
+            /// Whether a kind may be aimed at a target.
+            #[must_use]
+            pub fn aims(kind: &str) -> bool {
+                $(if kind == <$probe>::KIND { return <$probe as Probe>::AIMS; })*
+                false
+            }
+
+            /// Whether its fields want a target.
+            #[must_use]
+            pub fn aim(&self) -> Aim {
+                match self { $(Self::$variant(probe) => probe.aim(),)* }
+            }
+
             /// The word that names this kind.
             #[must_use]
             pub fn kind(&self) -> &'static str {
@@ -404,6 +465,8 @@ kinds! {
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
     Scenario: scenario::Scenario, scenario::ScenarioProber;
+    Host: host::Host, host::HostProber;
+    Promql: promql::Promql, promql::PromqlProber;
 }
 
 impl AnyProbe {

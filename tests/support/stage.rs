@@ -82,7 +82,7 @@ impl Stage {
         let world = self.folder.path().file_name().unwrap();
         for mount in mounts.lines() {
             let words: Vec<&str> = mount.split(' ').collect();
-            let wanted = |one: &str| matches!(one, "cpu" | "pids" | "freezer" | "blkio");
+            let wanted = |one: &str| matches!(one, "cpu" | "pids" | "freezer" | "blkio" | "memory");
             let ours = words[2] == "cgroup2" || words[2] == "cgroup" && words[3].split(',').any(wanted);
             let group = Path::new(words[1]).join(world);
             if ours && std::fs::create_dir(&group).is_ok() {
@@ -146,6 +146,8 @@ impl Stage {
             },
             "cpu" => of(&["load=0.05 cores"]),
             "memory" => of(&["size=1MiB"]),
+            // Room enough for the server not to be killed, whoever else is.
+            "memory-limit" => of(&["leave=64MiB", "--pid-file", server]),
             "fds" | "threads" => of(&["leave=1", "--pid-file", server]),
             "starve" => of(&["quota=0.5 cores", "--pid-file", server]),
             "freeze" => {

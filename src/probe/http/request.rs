@@ -1,5 +1,7 @@
 //! What is asked, as it is written in a file.
 
+use std::fmt::Write as _;
+
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use serde_json::{Value as Json, json};
@@ -88,6 +90,43 @@ impl Url {
         let secured = !self.tls && self.address.port == 80 && other.tls && other.address.port == 443;
         self.shares_origin(other) || (secured && self.shares_host(other))
     }
+}
+
+impl Url {
+    /// What lies below it, with a query of these words and values.
+    ///
+    /// # Errors
+    /// When it has a query already, or they make an address that is too long: what is wrong, and the remedy.
+    pub(in crate::probe) fn below(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Self, (String, String)> {
+        if self.target.query().is_some() {
+            return Err((
+                "the URL holds a query already".to_owned(),
+                "leave out `?` and what follows".to_owned(),
+            ));
+        }
+        let words: Vec<String> =
+            query.iter().map(|(word, value)| format!("{word}={}", escaped(value))).collect();
+        let all = format!("{}{path}?{}", self.target.path().trim_end_matches('/'), words.join("&"));
+        let target =
+            all.parse().map_err(|why: hyper::http::uri::InvalidUri| (why.to_string(), String::new()))?;
+        Ok(Self { target, ..self.clone() })
+    }
+}
+
+/// A value of a query, in which all but the unreserved characters are escaped (RFC 3986, section 2).
+fn escaped(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
 }
 
 impl Read for Url {
