@@ -194,7 +194,7 @@ capture = { order = "id=([0-9]+)" }
 [[probe.purchase.scenario.steps]]
 name    = "cancel"
 always  = true
-http    = { url = "http://127.0.0.1:8080/orders/${step.order}", method = "DELETE" }
+http    = { url = "http://127.0.0.1:8080/${step.order}", method = "DELETE" }
 "#;
 
     fn check(&self) -> Result<(), (String, String)> {
