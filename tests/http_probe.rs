@@ -360,8 +360,13 @@ async fn each_look_goes_to_the_address_that_was_chosen_and_tells_it() {
         });
     }
     let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
-    let setting =
-        |facts| brownout::probe::Setting { directory: "/".into(), timeout: looking::LONG, facts, whom: None };
+    let setting = |facts| brownout::probe::Setting {
+        directory: "/".into(),
+        timeout: looking::LONG,
+        facts,
+        whom: None,
+        from: None,
+    };
     let of = |more: &str| -> AnyProber {
         let text = format!("url = 'http://shop.localhost:{port}/'\n{more}");
         AnyProbe::from_toml("http", &text).unwrap().prober(&setting(true)).unwrap()

@@ -22,7 +22,6 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValu
 use super::expect::KEPT;
 use super::security::{self, Security, Tls};
 use super::{Miss, Probe, Prober, Secret, Setting, Trace, beginning, read_file, secret, timed};
-use crate::host::names::Names;
 pub(super) use access::{Access, Page};
 use expect::Expect;
 use redirect::{Asked, redirect};
@@ -255,11 +254,11 @@ impl Http {
                 address: proxy.address.clone(),
                 authorization: self.proxy_basic.as_ref().map(|basic| basic.header(setting)).transpose()?,
             },
-            (None, Some(path)) => Through::Socket(setting.directory.join(path)),
+            (None, Some(path)) => Through::Socket(setting.path(path), setting.place()),
             (None, None) => Through::Nothing,
         };
         Ok(Way {
-            names: Names::default(),
+            names: setting.names(),
             pick: self.addresses,
             turn: AtomicUsize::new(0),
             through,
