@@ -117,7 +117,8 @@ async fn a_journey_that_is_over_before_its_end_still_cleans_up() {
     let text =
         [login(shop), order(shop), step("wait", &format!("http://{shop}/stuck")), cancel(shop)].concat();
     let timeout = Duration::from_secs(2);
-    let setting = Setting { directory: Path::new("/").to_owned(), timeout, facts: false, whom: None };
+    let setting =
+        Setting { directory: Path::new("/").to_owned(), timeout, facts: false, whom: None, from: None };
     let journey = AnyProbe::from_toml("scenario", &text).unwrap().prober(&setting).unwrap();
     let seen = look_once(0, &journey, &Clock::start(), timeout).await;
     assert_eq!(seen.sample.why.as_deref(), Some("no answer within 2 s"));

@@ -29,7 +29,8 @@ impl Looks {
 
     /// Does them; in the order in which they were intended.
     pub async fn done(&self, clock: Clock) -> Vec<Look> {
-        let setting = Setting { directory: "/".into(), timeout: self.timeout, facts: false, whom: None };
+        let setting =
+            Setting { directory: "/".into(), timeout: self.timeout, facts: false, whom: None, from: None };
         let prober = Arc::new(self.probe.prober(&setting).unwrap());
         let schedule = Schedule {
             rate: Rate::per_second(self.rate).unwrap(),
