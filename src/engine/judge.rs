@@ -576,7 +576,6 @@ mod tests {
 
     use super::super::written;
     use super::*;
-    use crate::probe::Trace;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -616,7 +615,7 @@ for = "1s"
 
     fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
         let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
-        Look::of(probe, sample, Trace::default())
+        Look::bare(probe, sample)
     }
 
     fn feed(judge: &mut Judge, look: &Look) {

@@ -14,8 +14,8 @@ pub use plan::{
 
 use crate::base::Clock;
 use crate::fault::Effect;
-use crate::probe::Phases;
 use crate::probe::schedule::Look;
+use crate::probe::{Phases, Step};
 use crate::slo::Outcome;
 use crate::undo::Tier;
 
@@ -235,6 +235,9 @@ pub enum What {
         /// The parts it had; in the journal as `connect_ms` and so on.
         #[serde(default, with = "wire::phases", skip_serializing_if = "wire::phases::none")]
         phases: Phases,
+        /// The steps it had, of a scenario.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<StepTook>,
     },
     /// The guard's view of one objective, about once a second.
     Budget {
@@ -332,7 +335,25 @@ impl What {
             why: look.sample.why.as_deref().map(str::to_owned),
             retried: look.retried.iter().map(ToString::to_string).collect(),
             phases: look.phases,
+            steps: look.steps.iter().map(StepTook::of).collect(),
         }
+    }
+}
+
+/// A step of a look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTook {
+    /// Its name.
+    pub name: String,
+    /// How long it took, milliseconds.
+    pub took_ms: f64,
+    /// Whether it was good.
+    pub good: bool,
+}
+
+impl StepTook {
+    fn of(step: &Step) -> Self {
+        Self { name: step.name.clone(), took_ms: step.took.as_secs_f64() * 1e3, good: step.good }
     }
 }
 
@@ -395,6 +416,7 @@ mod tests {
             why: None,
             retried: Vec::new(),
             phases,
+            steps: Vec::new(),
         };
         let connect = Phases { connect: Some(Duration::from_micros(1250)), ..Phases::default() };
         let (line, _) = back_and_forth(sample(connect));

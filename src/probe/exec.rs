@@ -97,14 +97,14 @@ timeout = "3s"
 }
 
 impl Prober for ExecProber {
-    async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
+    async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         let network = self.names.door().await.map_err(|why| Miss::ours(why.to_string()))?;
         match output(&self.exec.run, &self.directory, network).await {
             Err(why) => Err(Miss::ours(why)),
-            Ok(ended) => match self.wrong(&ended) {
-                Some(why) => Err(Miss::new(why)),
-                None => Ok(()),
-            },
+            Ok(ended) => {
+                trace.answered(&ended.stdout);
+                self.wrong(&ended).map_or(Ok(()), |why| Err(Miss::new(why)))
+            }
         }
     }
 }

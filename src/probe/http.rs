@@ -380,13 +380,15 @@ impl HttpProber {
         }
         let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
         wrong = wrong.or_else(|| wire.course.flaw.clone());
-        if self.keeps > 0 {
+        let wanted = if trace.keeps_answer { self.keeps.max(KEPT) } else { self.keeps };
+        if wanted > 0 {
             wrong = wrong.or_else(|| compressed(&head.headers));
         }
-        let keeps = if wrong.is_none() { self.keeps } else { 0 };
+        let keeps = if wrong.is_none() { wanted } else { 0 };
         let read = self.body(wire, body, keeps, trace).await;
         let (kept, length) = read.map_err(|miss| wrong.take().map_or(miss, Miss::new))?;
         trace.measure("body", length.0 as f64, || length.to_string());
+        trace.answered(&kept);
         let wrong = wrong
             .or_else(|| self.expect.content().wrong("the body", &kept, length.0 <= KEPT as u64))
             .or_else(|| self.expect.size.as_ref()?.wrong("the body", &length))

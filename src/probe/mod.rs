@@ -23,6 +23,7 @@ mod postgres;
 mod promql;
 mod redis;
 pub mod rhythm;
+mod scenario;
 pub mod schedule;
 mod security;
 mod starttls;
@@ -188,11 +189,27 @@ pub struct Trace {
     pub phases: Phases,
     /// What it met, in order.
     pub facts: Vec<Fact>,
+    /// The steps it had, of a scenario.
+    pub steps: Vec<Step>,
     /// Whether an answer has begun.
     begun: bool,
     /// What came and was not heard, in a few words that follow `what came`.
     not_heard: Option<&'static str>,
     keeps: bool,
+    /// Whether somebody wants what was answered, and that.
+    keeps_answer: bool,
+    answer: Option<Vec<u8>>,
+}
+
+/// A step of a look that has several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it was good.
+    pub good: bool,
 }
 
 impl Trace {
@@ -234,6 +251,13 @@ impl Trace {
     pub fn note(&mut self, name: &'static str, said: impl FnOnce() -> String) {
         if self.keeps {
             self.facts.push(Fact { name, said: said(), figure: None });
+        }
+    }
+
+    /// Keeps what was answered, if anybody wants it.
+    fn answered(&mut self, answer: &[u8]) {
+        if self.keeps_answer {
+            self.answer = Some(answer.to_vec());
         }
     }
 
@@ -514,6 +538,7 @@ kinds! {
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
+    Scenario: scenario::Scenario, scenario::ScenarioProber;
     Host: host::Host, host::HostProber;
     Promql: promql::Promql, promql::PromqlProber;
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout_at;
 
 use super::canary::Canary;
 use super::rhythm::Beats;
-use super::{Fact, Phases, Prober, Trace};
+use super::{Fact, Phases, Prober, Step, Trace};
 use crate::base::{Clock, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
@@ -69,7 +69,7 @@ impl From<Duration> for Limits {
 
 /// What a watch tells.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "there are as many of one as of the other")]
+#[allow(clippy::large_enum_variant, reason = "of two news one is a look, and both are gone at once")]
 pub enum News {
     /// A look was begun. It is settled by exactly one [`News::Settled`] of the same `intended`.
     Begun {
@@ -97,6 +97,8 @@ pub struct Look {
     pub retried: Vec<Arc<str>>,
     /// What our own side suffered while it was made: then it cannot speak against the system.
     pub trouble: Option<&'static str>,
+    /// The steps it had, of a scenario.
+    pub steps: Box<[Step]>,
 }
 
 impl Schedule {
@@ -168,7 +170,7 @@ pub async fn watch<P: Prober + 'static>(
             let now = clock.now();
             let sample =
                 Sample { intended, started: now, ended: now, outcome: Outcome::Missed, why: Some(why) };
-            let _ = news.send(News::Settled(Look::of(probe, sample, Trace::default()))).await;
+            let _ = news.send(News::Settled(Look::bare(probe, sample))).await;
         }
     }
     while let Some(ended) = looks.join_next().await {
@@ -198,7 +200,7 @@ async fn settle<P: Prober>(
     let deadline = intended + timeout;
     if started >= deadline {
         let (outcome, why) = (Outcome::Missed, Some(late(timeout)));
-        return Look::of(probe, Sample { intended, started, ended: started, outcome, why }, Trace::default());
+        return Look::bare(probe, Sample { intended, started, ended: started, outcome, why });
     }
     let mut trace = Trace::new(prober.keeps_facts());
     let mut retried: Vec<Arc<str>> = Vec::new();
@@ -239,10 +241,23 @@ impl Look {
         }
     }
 
-    /// A look of one try.
+    /// One with neither parts nor steps.
     #[must_use]
-    pub fn of(probe: usize, sample: Sample, trace: Trace) -> Self {
-        Self { probe, sample, phases: trace.phases, facts: trace.facts, retried: Vec::new(), trouble: None }
+    pub fn bare(probe: usize, sample: Sample) -> Self {
+        Self::of(probe, sample, Trace::default())
+    }
+
+    /// A look of one try.
+    fn of(probe: usize, sample: Sample, trace: Trace) -> Self {
+        Self {
+            probe,
+            sample,
+            phases: trace.phases,
+            facts: trace.facts,
+            steps: trace.steps.into(),
+            retried: Vec::new(),
+            trouble: None,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ fn slow_look(probe: &str, at_ms: f64, latency_ms: f64, why: Option<&str>) -> Eve
             why: why.map(str::to_owned),
             retried: Vec::new(),
             phases: Phases::default(),
+            steps: Vec::new(),
         },
     )
 }
