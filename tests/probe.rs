@@ -69,6 +69,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("dns", format!("address = '{address}'\nname = 'a'\nprotocol = 'tcp'")),
         ("metric", format!("url = 'http://{address}/metrics'\nname = 'up'")),
         ("log", "path = '/no/such/file'\nregex = 'x'\nexpect = { below = 1 }".to_owned()),
+        ("scenario", "[[steps]]\nname = 'a'\nexec = { run = ['/no/such/command'] }".to_owned()),
         ("host", "of = 'disk-free'\npath = '/no/such/file'\nexpect = { above = 0 }".to_owned()),
         ("promql", format!("url = 'http://{address}'\nquery = 'up'\nexpect = {{ above = 0 }}")),
     ]
@@ -112,7 +113,7 @@ async fn a_look_that_is_dropped_leaves_no_connection() {
     .await;
     for (kind, text) in samples(silent)
         .into_iter()
-        .filter(|(kind, _)| !["exec", "udp", "icmp", "file", "log", "host"].contains(kind))
+        .filter(|(kind, _)| !["exec", "udp", "icmp", "file", "log", "host", "scenario"].contains(kind))
     {
         let prober = prober(kind, &text);
         tokio::select! {

@@ -164,6 +164,7 @@ fn least(kind: &str) -> String {
         "metric" => "url = 'http://127.0.0.1:1/'\nname = 'up'",
         "promql" => "url = 'http://127.0.0.1:1'\nquery = 'up'\nexpect = { above = 0 }",
         "exec" => "run = ['true']",
+        "scenario" => "[[steps]]\nname = 'a'\nexec = { run = ['true'] }",
         "udp" => "address = '127.0.0.1:1'\nsend = 'x'",
         "icmp" => "host = '127.0.0.1'",
         "dns" => "address = '127.0.0.1:1'\nname = 'a'",

@@ -376,7 +376,7 @@ mod tests {
         let Effect::Mismatch(figures) = beside.judge(ms(400)) else { panic!("it was hit") };
         assert_eq!(
             figures,
-            "reading 4 times 4 KiB took 400ms, 1ms before, and would take 400ms with the limit"
+            "reading 4 times 4 KiB took 400 ms, 1 ms before, and would take 400 ms with the limit"
         );
         beside.before = ms(300);
         assert!(matches!(beside.judge(ms(400)), Effect::Unverifiable(_)));
