@@ -69,6 +69,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("log", "path = '/no/such/file'\nregex = 'x'\nexpect = { below = 1 }".to_owned()),
         ("host", "of = 'disk-free'\npath = '/no/such/file'\nexpect = { above = 0 }".to_owned()),
         ("promql", format!("url = 'http://{address}'\nquery = 'up'\nexpect = {{ above = 0 }}")),
+        ("mysql", format!("address = '{address}'\nuser = 'u'")),
     ]
 }
 

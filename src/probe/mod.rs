@@ -17,6 +17,7 @@ mod http;
 mod icmp;
 mod log;
 mod metric;
+mod mysql;
 mod payload;
 mod postgres;
 mod promql;
@@ -442,6 +443,7 @@ kinds! {
     Log: log::Log, log::LogProber;
     Host: host::Host, host::HostProber;
     Promql: promql::Promql, promql::PromqlProber;
+    Mysql: mysql::Mysql, mysql::MysqlProber;
 }
 
 impl AnyProbe {
