@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::{
     Last, Mounted, Owned, Target, World, block_disk, brownout, disk, figures, refused, said, signal, skip,
 };
-use support::{gone_whichever_way_it_dies, inject};
+use support::{eventually, gone_whichever_way_it_dies, inject};
 
 /// Opens a file, writes to it and reads from it, and says how each went and how many milliseconds it took.
 const USES: &str = "\
@@ -336,7 +336,7 @@ fn who_was_there_before_is_named_and_goes_on_and_who_came_meanwhile_can_write_ag
     told(&mut before, &format!("tried(lambda: os.chdir('{app}')); f=open('{app}/old','wb',0)"));
     let world = World::new();
     let mut runner = Owned::start(&mut inject(&world, "disk-readonly", &["--path", &app]));
-    runner.took_hold();
+    eventually("it is shut", || makes(&mut meanwhile, &format!("{app}/new")) == READONLY);
     assert_eq!(told(&mut before, "tried(lambda: f.write(b'x'))"), "ok");
     assert_eq!(makes(&mut before, "new"), "ok", "by a relative path");
     assert_eq!(makes(&mut before, &format!("{app}/new")), READONLY, "by its path");
@@ -348,7 +348,11 @@ fn who_was_there_before_is_named_and_goes_on_and_who_came_meanwhile_can_write_ag
     for file in ["other", &format!("{app}/other")] {
         assert_eq!(makes(&mut meanwhile, file), "ok", "{file}");
     }
-    let said = figures("disk-readonly", "300ms", &["--path", &app]);
+    let mut command = brownout(&world.state());
+    let output =
+        command.args(["inject", "disk-readonly", "--yes", "--for", "300ms", "--path", &app]).output();
+    let (output, said) = output.map(|output| (output.status.code(), said(&output))).unwrap();
+    assert_eq!(output, Some(4), "it is not shut for who has a file open: {said}");
     let named = format!(
         "not hit, as they were there before: python3 {} (works in it, writes to 1 open file)",
         before.process.pid()
@@ -356,6 +360,10 @@ fn who_was_there_before_is_named_and_goes_on_and_who_came_meanwhile_can_write_ag
     for words in ["asked EROFS, making a file got EROFS", &named, "not named: a file can be made in /"] {
         assert!(said.contains(words), "{words}: {said}");
     }
+    // Who only stands there does not write.
+    assert_eq!(told(&mut before, "tried(f.close)"), "ok");
+    let said = figures("disk-readonly", "300ms", &["--path", &app]);
+    assert!(said.contains(&format!("python3 {} (works in it)", before.process.pid())), "{said}");
 }
 
 /// Gives the target mounts of its own, which take what the host's share, and give nothing.

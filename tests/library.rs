@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use support::{MachineState, Mounted, Netns, Owned, World, eventually, said, skip, small_disk, tracer};
+use support::{
+    MachineState, Mounted, Netns, Owned, World, block_disk, eventually, said, skip, small_disk, tracer,
+};
 
 /// Servers that the library starts, each by a name under which it is looked for.
 const SERVERS: &[&str] =
@@ -205,6 +207,19 @@ impl Place {
         }
         reports(&self.run_folder().ok_or("no run folder")?)
     }
+}
+
+#[test]
+fn a_redis_on_a_throttled_volume_ends_as_its_file_says() {
+    let Some(disk) = block_disk() else { return };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/disk/redis-throttled.toml");
+    let ended = unless_too_busy(|| {
+        let Some(place) = Place::new() else { return Ok(()) };
+        let output =
+            place.brownout(&["run", "--yes"]).arg(&file).env("DISK", disk.0.path()).output().unwrap();
+        place.ended(&output, Some(0))
+    });
+    assert_eq!(ended, Ok(()));
 }
 
 /// Whether what a run leaves can be read by whoever it is for.

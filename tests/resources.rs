@@ -380,6 +380,7 @@ fn a_limited_process_writes_as_slowly_as_asked_and_its_neighbour_does_not() {
     for words in [
         "asked to write at most 1 MiB/s, wrote 0 B/s",
         "asked to read at most 10 times a second, read 0.0 on disk loop",
+        "; not named: writing 4 times 256 KiB took ",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }

@@ -23,8 +23,9 @@ crate::kind! {
     /// fails, and reading goes on. Moving a file in or out fails with EXDEV.
     ///
     /// Who was there before is not hit: a file that is open for writing already goes on being written, and a process
-    /// whose working directory is in the folder goes on by relative paths. Plan and proof name them. (The kernel makes no
-    /// mount and no file system read-only of which a file is open for writing.) Who enters the folder meanwhile can write
+    /// whose working directory is in the folder goes on by relative paths. Plan and proof name them, and where such
+    /// a file is open the effect is not as asked. (The kernel makes no mount and no file system read-only of which a file is
+    /// open for writing.) Who enters the folder meanwhile can write
     /// there afterwards, as everybody can; a container that is started meanwhile with this folder as its volume cannot, and
     /// has to be started anew.
     ///
@@ -88,6 +89,12 @@ for    = "30s"
     async fn verify(&self, _: &Site, owed: &Readonly, _: &Held) -> Effect {
         let others = not_hit(&owed.cover);
         match owed.cover.attempt_in(&owed.cover.path) {
+            // Who has a file open goes on writing: that is not shut.
+            Ok(Err(Errno::EROFS))
+                if workers(owed.cover.beneath, &owed.cover.path).iter().any(|w| w.writes > 0) =>
+            {
+                Effect::Mismatch(format!("asked EROFS, making a file got EROFS; {others}"))
+            }
             Ok(Err(Errno::EROFS)) => {
                 Effect::Confirmed(format!("asked EROFS, making a file got EROFS; {others}"))
             }

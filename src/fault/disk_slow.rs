@@ -92,7 +92,7 @@ for    = "30s"
 }
 
 /// To what people read.
-fn rounded(took: Duration) -> Duration {
+pub(super) fn rounded(took: Duration) -> Duration {
     Duration::from_micros(took.as_micros() as u64 / 10 * 10)
 }
 

@@ -30,8 +30,9 @@ impl Fenced {
     /// A target that lives and is not in the group that is limited.
     pub(super) fn outside(&self) -> Option<i32> {
         let inside = self.ground().inside();
-        let out =
-            self.targets.iter().find(|target| !inside.contains(&target.pid) && Process::open(target).is_ok());
+        // One that has ended is in no group, even while nobody has collected it.
+        let lives = |target: &Identity| Process::open(target).is_ok_and(|process| process.is_alive());
+        let out = self.targets.iter().find(|target| !inside.contains(&target.pid) && lives(target));
         out.map(|target| target.pid)
     }
 }

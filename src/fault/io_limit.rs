@@ -1,12 +1,19 @@
 //! `io-limit`: processes read and write slowly, whatever the disk has to spare.
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::disk_slow::rounded;
 use super::fenced::{self, Fenced};
 use super::{Ability, Aim, Effect, Fault, FaultError, Held, Refusal, Site};
-use crate::base::Throughput;
 use crate::base::clock::since_boot;
+use crate::base::unit::say;
+use crate::base::{Bytes, Throughput};
 use crate::hands::fence::{Controller, Fence, FenceError, Ground, Limit};
 use crate::host::disk::Disk;
 use crate::host::rights::Rights;
@@ -16,6 +23,11 @@ use crate::undo::Tier;
 const MEASURING: Duration = Duration::from_secs(2);
 /// A single request may be so large, and was let through as a whole.
 const REQUEST: u64 = 1 << 20;
+/// Whether others are held back is tried with so many pieces, each so large at most: a disk is hardly busier for that.
+const PIECES: u64 = 4;
+const PIECE: u64 = 256 << 10;
+/// What the limits would let take less than this is too little to tell.
+const TELLING: Duration = Duration::from_millis(100);
 
 crate::kind! {
     /// Lets processes read and write slowly, whatever the disk has to spare.
@@ -57,6 +69,23 @@ impl IoLimit {
     fn asked(&self) -> [Option<u64>; 4] {
         let (bytes, times) = (|rate: Throughput| rate.0, |times: u32| u64::from(times));
         [self.read.map(bytes), self.write.map(bytes), self.read_iops.map(times), self.write_iops.map(times)]
+    }
+
+    fn limits_writes(&self) -> bool {
+        self.write.is_some() || self.write_iops.is_some()
+    }
+
+    /// How large the pieces are with which others are tried, and how long they would take if they were held back too;
+    /// `None` when that would not tell.
+    fn trial(&self) -> Option<(u64, Duration)> {
+        let (rate, times) =
+            if self.limits_writes() { (self.write, self.write_iops) } else { (self.read, self.read_iops) };
+        // One second's worth, as far as a disk is hardly busier for it.
+        let piece = rate.map_or(4096, |rate| (rate.0 / PIECES).clamp(4096, PIECE));
+        let by_rate = rate.map_or(0.0, |rate| (PIECES * piece) as f64 / rate.0 as f64);
+        let by_times = times.map_or(0.0, |times| PIECES as f64 / f64::from(times));
+        let limited = Duration::from_secs_f64(by_rate.max(by_times));
+        (limited >= TELLING).then_some((piece, limited))
     }
 
     fn said(&self) -> String {
@@ -160,8 +189,23 @@ for    = "30s"
         Ok(Fenced::of(fence, site))
     }
 
-    async fn inject(&self, site: &Site, owed: &Fenced, _: &mut Held) -> Result<(), FaultError> {
+    async fn inject(&self, site: &Site, owed: &Fenced, held: &mut Held) -> Result<(), FaultError> {
+        if let Some((piece, limited)) = self.trial() {
+            let (folder, writes) = (self.disk.clone(), self.limits_writes());
+            let beside =
+                tokio::task::spawn_blocking(move || Beside::of(&folder, piece, writes, limited)).await;
+            // Where no file can be made, only that look is not to be had.
+            if let Ok(Ok(beside)) = beside {
+                held.hold(beside);
+            }
+        }
         owed.put_up(site)
+    }
+
+    async fn spared(&self, _: &Site, _: &Fenced, held: &Held) -> Option<Effect> {
+        let beside = held.get::<Beside>()?.again().ok()?;
+        let tried = tokio::task::spawn_blocking(move || beside.took().map(|took| beside.judge(took))).await;
+        tried.ok()?.ok()
     }
 
     async fn verify(&self, _: &Site, owed: &Fenced, _: &Held) -> Effect {
@@ -216,6 +260,71 @@ for    = "30s"
     }
 }
 
+/// A file of ours without a name on the same disk, in a process that nobody limits: near by, and not named.
+struct Beside {
+    file: File,
+    piece: u64,
+    writes: bool,
+    /// How long it took before.
+    before: Duration,
+    /// How long it would take if it were held back too.
+    limited: Duration,
+}
+
+impl Beside {
+    fn of(folder: &Path, piece: u64, writes: bool, limited: Duration) -> io::Result<Self> {
+        let mut how = OpenOptions::new();
+        let file = how.read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
+        let mut beside = Self { file, piece, writes: true, before: Duration::ZERO, limited };
+        beside.before = beside.took()?; // What is to be read is written first.
+        beside.writes = writes;
+        if !writes {
+            beside.before = beside.took()?;
+        }
+        Ok(beside)
+    }
+
+    fn again(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, ..*self })
+    }
+
+    /// How long it takes until all pieces have reached the disk, or come from it.
+    fn took(&self) -> io::Result<Duration> {
+        let (mut file, mut piece) = (&self.file, vec![0; self.piece as usize]);
+        file.rewind()?;
+        posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        let begun = since_boot();
+        for _ in 0..PIECES {
+            if self.writes {
+                file.write_all(&piece)?;
+                file.sync_data()?;
+            } else {
+                file.read_exact(&mut piece)?;
+            }
+        }
+        Ok(since_boot().saturating_sub(begun))
+    }
+
+    fn judge(&self, took: Duration) -> Effect {
+        let did = if self.writes { "writing" } else { "reading" };
+        let figures = format!(
+            "{did} {PIECES} times {} took {}, {} before, and would take {} with the limit",
+            Bytes(self.piece),
+            say(rounded(took)),
+            say(rounded(self.before)),
+            say(rounded(self.limited))
+        );
+        if took < self.limited / 2 {
+            Effect::Confirmed(figures)
+        } else if self.before >= self.limited / 4 {
+            // The disk is as slow as the limit by itself.
+            Effect::Unverifiable(figures)
+        } else {
+            Effect::Mismatch(figures)
+        }
+    }
+}
+
 /// What a group has read and written on a disk, in bytes and in requests, as in [`WAYS`].
 fn done(ground: &Ground, device: &str) -> [u64; 4] {
     let of = |(file, word): (&str, &str)| {
@@ -240,6 +349,38 @@ fn number(text: &str, device: &str, word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_tried_with_little_and_only_where_that_tells() {
+        let asked = |write: Option<u64>, read_iops| IoLimit {
+            disk: "/".into(),
+            read: None,
+            write: write.map(Throughput),
+            read_iops,
+            write_iops: None,
+        };
+        assert_eq!(asked(Some(256 << 10), None).trial(), Some((64 << 10, Duration::from_secs(1))));
+        assert_eq!(asked(Some(4 << 20), None).trial(), Some((PIECE, Duration::from_millis(250))));
+        assert_eq!(asked(Some(100 << 20), None).trial(), None);
+        assert_eq!(asked(None, Some(8)).trial(), Some((4096, Duration::from_millis(500))));
+    }
+
+    #[test]
+    fn who_is_as_slow_as_the_limit_was_hit_unless_the_disk_always_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let ms = Duration::from_millis;
+        let mut beside = Beside::of(folder.path(), 4096, false, ms(400)).unwrap();
+        beside.took().unwrap();
+        beside.before = ms(1);
+        assert!(matches!(beside.judge(ms(100)), Effect::Confirmed(_)));
+        let Effect::Mismatch(figures) = beside.judge(ms(400)) else { panic!("it was hit") };
+        assert_eq!(
+            figures,
+            "reading 4 times 4 KiB took 400ms, 1ms before, and would take 400ms with the limit"
+        );
+        beside.before = ms(300);
+        assert!(matches!(beside.judge(ms(400)), Effect::Unverifiable(_)));
+    }
 
     #[test]
     fn what_a_group_did_is_read_in_both_versions() {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, eaccess};
 use serde::{Deserialize, Serialize};
 
-use crate::host::process::age;
+use crate::host::process::{Process, age};
 
 /// What can be limited, by the kernel's word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,8 @@ impl Ground {
         let mut places = Vec::new();
         for pid in pids {
             match place(controller, *pid) {
-                Err(_) if age(*pid).is_none() => {} // It has ended since it was found.
+                // It has ended since it was found.
+                Err(_) if Process::of_pid(*pid).map_or(true, |process| !process.is_alive()) => {}
                 place => places.push(place?),
             }
         }

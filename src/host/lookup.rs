@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
@@ -86,10 +86,40 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
-/// What answers the question, if these bytes do: what does not is somebody else's, or a lie.
-fn answer(bytes: &[u8], question: &Message) -> Option<Message> {
-    let message = Message::from_vec(bytes).ok()?;
-    (message.metadata.id == question.metadata.id && message.queries == question.queries).then_some(message)
+/// What answers the question, if these bytes do: what does not is somebody else's, or a lie (RFC 5452, section 9.1).
+///
+/// # Errors
+/// Why it does not, in words that follow `what came`.
+fn answer(bytes: &[u8], question: &Message) -> Result<Message, &'static str> {
+    // A message begins with twelve bytes, the first two of which are its id (RFC 1035, section 4.1.1).
+    if bytes.len() >= 12 && bytes[..2] != question.metadata.id.to_be_bytes() {
+        return Err("has another id");
+    }
+    let message = Message::from_vec(bytes).map_err(|_| "is no message of DNS")?;
+    if message.metadata.message_type != MessageType::Response {
+        return Err("is a question");
+    }
+    if message.queries != question.queries {
+        return Err("answers another question");
+    }
+    Ok(message)
+}
+
+/// Why a server that was asked over a connection gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// As the kernel says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It closed the connection.
+    #[error("the connection was closed")]
+    Ended {
+        /// In the middle of its answer.
+        begun: bool,
+    },
+    /// What came does not answer the question, in words that follow `what came`.
+    #[error("what came {0}")]
+    Other(&'static str),
 }
 
 async fn by_datagram(
@@ -97,13 +127,13 @@ async fn by_datagram(
     server: SocketAddr,
     question: &Message,
     from: impl FnOnce(u16),
-) -> io::Result<Message> {
+) -> Result<Message, NoAnswer> {
     let socket = network.within(|| std::net::UdpSocket::bind(any(server)))??;
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.connect(server).await?;
     from(socket.local_addr()?.port());
-    over_datagrams(&socket, question).await
+    Ok(over_datagrams(&socket, question, &mut None).await?)
 }
 
 async fn by_stream(
@@ -111,24 +141,29 @@ async fn by_stream(
     server: SocketAddr,
     question: &Message,
     from: impl FnOnce(u16),
-) -> io::Result<Message> {
+) -> Result<Message, NoAnswer> {
     let socket = network.tcp(server)?;
     socket.bind(any(server))?;
     from(socket.local_addr()?.port());
     over_stream(&mut socket.connect(server).await?, question).await
 }
 
-/// Asks whom a socket is connected to. What does not answer the question is not heard.
+/// Asks whom a socket is connected to. What does not answer the question is not heard, but told.
 ///
 /// # Errors
 /// As the kernel says, also what the host says about the port.
-pub async fn over_datagrams(socket: &UdpSocket, question: &Message) -> io::Result<Message> {
+pub async fn over_datagrams(
+    socket: &UdpSocket,
+    question: &Message,
+    not_heard: &mut Option<&'static str>,
+) -> io::Result<Message> {
     socket.send(&question.to_vec().map_err(io::Error::other)?).await?;
     let mut buffer = vec![0; LONGEST];
     loop {
         let length = hear(socket, &mut buffer).await?;
-        if let Some(answer) = answer(&buffer[..length], question) {
-            return Ok(answer);
+        match answer(&buffer[..length], question) {
+            Ok(answer) => return Ok(answer),
+            Err(why) => *not_heard = Some(why),
         }
     }
 }
@@ -140,11 +175,19 @@ pub async fn over_datagrams(socket: &UdpSocket, question: &Message) -> io::Resul
 pub async fn over_stream(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     question: &Message,
-) -> io::Result<Message> {
+) -> Result<Message, NoAnswer> {
     let bytes = question.to_vec().map_err(io::Error::other)?;
     // Its length stands before a message (RFC 1035, section 4.2.2).
     stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).await?;
-    let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut buffer).await?;
-    answer(&buffer, question).ok_or_else(|| io::Error::other("what came is no answer"))
+    let cut = |begun| {
+        move |why: io::Error| match why.kind() {
+            io::ErrorKind::UnexpectedEof => NoAnswer::Ended { begun },
+            _ => why.into(),
+        }
+    };
+    let first = stream.read_u8().await.map_err(cut(false))?;
+    let second = stream.read_u8().await.map_err(cut(true))?;
+    let mut buffer = vec![0; usize::from(u16::from_be_bytes([first, second]))];
+    stream.read_exact(&mut buffer).await.map_err(cut(true))?;
+    answer(&buffer, question).map_err(NoAnswer::Other)
 }

@@ -58,6 +58,11 @@ pub(super) fn too_short(
     })
 }
 
+/// Whether a certificate is valid beyond a moment, in seconds since 1970.
+pub(super) fn outlives(certificate: &[u8], moment: u64) -> bool {
+    valid_until(certificate).is_some_and(|until| i128::from(until.as_second()) > i128::from(moment))
+}
+
 fn valid_until(certificate: &[u8]) -> Option<Timestamp> {
     let parsed = Certificate::from_der(certificate).ok()?;
     expiry(parsed.tbs_certificate().validity().not_after.to_unix_duration())

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
 
-use super::{Miss, Trace, read_text, timed};
+use super::{Miss, Trace, read_text, security, timed};
 use crate::file::{Mistakes, Node, Read};
 use crate::host::names::{Family, NameError, Names};
 
@@ -109,9 +109,22 @@ impl Read for Address {
     }
 }
 
+/// What a connection is called that the peer closed, before or after it had begun to answer.
+pub(super) fn ended(peer: impl fmt::Display, begun: bool) -> Miss {
+    Miss::new(if begun {
+        format!("{peer} closed the connection in the middle of the answer")
+    } else {
+        format!("{peer} closed the connection without an answer")
+    })
+}
+
 /// What a broken connection is called. What only we can be to blame for (connect(2), socket(2)) says
 /// nothing about the system.
 pub(super) fn broken(peer: impl fmt::Display, why: &io::Error) -> Miss {
+    // With TLS 1.3 a server refuses us when its part of the handshake is long over.
+    if let Some(why) = why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Miss::new(format!("TLS with {peer}: {}", security::refused(why)));
+    }
     match (why.kind(), why.raw_os_error()) {
         (io::ErrorKind::ConnectionRefused, _) => Miss::new(format!("connection refused by {peer}")),
         (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => {

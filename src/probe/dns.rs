@@ -7,13 +7,13 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use serde_json::{Value as Json, json};
 use tokio::net::UdpSocket;
 
-use super::dial::{Address, broken, look_up};
+use super::dial::{Address, broken, ended, look_up};
 use super::expect::Pattern;
 use super::security::{Security, Tls};
 use super::stream::Stream;
 use super::{Miss, Probe, Prober, Setting, Trace, read_text, timed};
 use crate::file::{Mistakes, Node, Read};
-use crate::host::lookup::{over_datagrams, over_stream, question, said};
+use crate::host::lookup::{NoAnswer, over_datagrams, over_stream, question, said};
 use crate::host::names::Names;
 use crate::host::socket::{Protocol, any};
 
@@ -165,19 +165,25 @@ impl Prober for DnsProber {
                     Some(tls) => Stream::Tls(Box::new(tls.shake(dialled, trace).await?)),
                     None => Stream::Plain(dialled.stream),
                 };
-                timed(&mut trace.first_byte, over_stream(&mut stream, &question))
-                    .await
-                    .map_err(|why| broken(peer, &why))
+                let asking = over_stream(&mut stream, &question);
+                timed(&mut trace.first_byte, asking).await.map_err(|why| match why {
+                    NoAnswer::Io(why) => broken(peer, &why),
+                    NoAnswer::Ended { begun } => ended(peer, begun),
+                    NoAnswer::Other(why) => {
+                        Miss::new(format!("{peer} does not answer the question: what came {why}"))
+                    }
+                })
             }
             Protocol::Udp => {
                 let peer = SocketAddr::new(look_up(&address.host, &self.names, trace).await?, address.port);
                 trace.note("peer", || peer.to_string());
+                let Trace { phases, not_heard, .. } = trace;
                 let asking = async {
                     let socket = UdpSocket::bind(any(peer)).await?;
                     socket.connect(peer).await?;
-                    over_datagrams(&socket, &question).await
+                    over_datagrams(&socket, &question, not_heard).await
                 };
-                timed(&mut trace.first_byte, asking).await.map_err(|why| broken(peer, &why))
+                timed(&mut phases.first_byte, asking).await.map_err(|why| broken(peer, &why))
             }
         }?;
         noted(&answer, trace);
@@ -224,7 +230,11 @@ impl Expect {
             let records: Vec<String> = records.iter().map(ToString::to_string).collect();
             let found = |pattern: &Pattern| records.iter().find(|record| pattern.is_match(record.as_bytes()));
             if let Some(pattern) = wanted.iter().find(|pattern| found(pattern).is_none()) {
-                return Some(format!("no record in the section `{section}` matches `{pattern}`"));
+                return Some(if records.is_empty() {
+                    format!("there is no record in the section `{section}`, expected `{pattern}`")
+                } else {
+                    format!("no record in the section `{section}` matches `{pattern}`")
+                });
             }
             let never = self.never.iter().filter(|_| section == "answer");
             if let Some(pattern) = never.into_iter().find(|pattern| found(pattern).is_some()) {

@@ -99,6 +99,9 @@ impl Content<'_> {
         if !whole {
             return Some(format!("{called} is longer than 1 MiB, too long to be read as JSON"));
         }
+        if kept.is_empty() {
+            return Some(format!("{called} is empty, expected JSON"));
+        }
         let Ok(document) = serde_json::from_slice::<Json>(kept) else {
             return Some(format!("{called} is not JSON; it begins `{}`", beginning(kept)));
         };

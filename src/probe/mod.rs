@@ -147,6 +147,10 @@ pub struct Trace {
     pub phases: Phases,
     /// What it met, in order.
     pub facts: Vec<Fact>,
+    /// Whether an answer has begun.
+    begun: bool,
+    /// What came and was not heard, in a few words that follow `what came`.
+    not_heard: Option<&'static str>,
     keeps: bool,
 }
 
@@ -155,6 +159,34 @@ impl Trace {
     #[must_use]
     pub fn new(keeps: bool) -> Self {
         Self { keeps, ..Self::default() }
+    }
+
+    /// Why a look is bad that was not done in time, by what it was waiting for.
+    fn unanswered(&self, within: &str) -> String {
+        let Phases { connect, greeting, tls, login, first_byte, transfer, lookup } = self.phases;
+        // The last part that was begun is the one that was waited for.
+        let mut why = if transfer.is_some() || self.begun {
+            format!("no whole answer within {within}")
+        } else if first_byte.is_some() {
+            format!("no answer within {within}")
+        } else if login.is_some() {
+            format!("no answer within {within} to the login")
+        } else if tls.is_some() {
+            format!("no answer within {within} in the TLS handshake")
+        } else if greeting.is_some() {
+            format!("no answer within {within} before TLS")
+        } else if connect.is_some() {
+            format!("no connection within {within}")
+        } else if lookup.is_some() {
+            format!("no address for the name within {within}")
+        } else {
+            format!("no answer within {within}")
+        };
+        if let Some(came) = self.not_heard {
+            why.push_str(": what came ");
+            why.push_str(came);
+        }
+        why
     }
 
     /// Keeps a fact, if anybody asked; only then it is put into words.
@@ -495,6 +527,30 @@ impl AnyProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_that_is_over_says_what_it_was_waiting_for() {
+        let mut trace = Trace::default();
+        let mut says = |begins: fn(&mut Trace)| {
+            begins(&mut trace);
+            trace.unanswered("1 s")
+        };
+        assert_eq!(says(|_| {}), "no answer within 1 s");
+        assert_eq!(says(|trace| trace.lookup = Some(Duration::ZERO)), "no address for the name within 1 s");
+        assert_eq!(says(|trace| trace.connect = Some(Duration::ZERO)), "no connection within 1 s");
+        assert_eq!(says(|trace| trace.greeting = Some(Duration::ZERO)), "no answer within 1 s before TLS");
+        assert_eq!(
+            says(|trace| trace.tls = Some(Duration::ZERO)),
+            "no answer within 1 s in the TLS handshake"
+        );
+        assert_eq!(says(|trace| trace.login = Some(Duration::ZERO)), "no answer within 1 s to the login");
+        assert_eq!(says(|trace| trace.first_byte = Some(Duration::ZERO)), "no answer within 1 s");
+        assert_eq!(
+            says(|trace| trace.not_heard = Some("has another id")),
+            "no answer within 1 s: what came has another id"
+        );
+        assert_eq!(says(|trace| (trace.begun, trace.not_heard) = (true, None)), "no whole answer within 1 s");
+    }
 
     #[test]
     fn what_was_received_is_shown_shortly_and_safely() {

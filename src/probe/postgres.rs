@@ -11,7 +11,7 @@ use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Messag
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::dial::{Address, broken};
+use super::dial::{Address, broken, ended};
 use super::expect::Expect;
 use super::security::{Security, Tls};
 use super::starttls::Before;
@@ -110,9 +110,7 @@ impl Prober for PostgresProber {
         };
         let mut session = Session { stream, heard: BytesMut::with_capacity(8192) };
         let failed = |doing: &str, why: Failed| match why {
-            Failed::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
-                Miss::new(format!("{peer} closed the connection without an answer"))
-            }
+            Failed::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => ended(peer, false),
             Failed::Io(why) => broken(peer, &why),
             Failed::Odd(what) => Miss::new(format!("{peer} does not speak PostgreSQL's protocol: {what}")),
             Failed::Refused(why) => Miss::new(format!("the {doing} is refused: {why}")),
@@ -252,10 +250,13 @@ impl Session {
             if let Some(length) = self.heard.get(1..5).and_then(|bytes| bytes.try_into().ok())
                 && u32::from_be_bytes(length) > LONGEST
             {
-                return Err(Failed::Odd(format!(
-                    "a message longer than 16 MiB, or `{}`",
-                    beginning(&self.heard)
-                )));
+                // Words of another protocol have a length too large, and letters where the length stands.
+                let words = self.heard.iter().take(5).all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+                return Err(Failed::Odd(if words {
+                    format!("it begins `{}`", beginning(&self.heard))
+                } else {
+                    "a message longer than 16 MiB".to_owned()
+                }));
             }
             if let Some(message) = Message::parse(&mut self.heard).map_err(|why| odd(&why))? {
                 return Ok(message);

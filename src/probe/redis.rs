@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::dial::{Address, broken};
+use super::dial::{Address, broken, ended};
 use super::expect::{Expect, KEPT};
 use super::security::{Security, Tls};
 use super::stream::Stream;
@@ -101,7 +101,7 @@ impl Prober for RedisProber {
         };
         let failed = |why: Failed| match why {
             Failed::Io(why) => broken(peer, &why),
-            Failed::Ended => Miss::new(format!("{peer} closed the connection without an answer")),
+            Failed::Ended { begun } => ended(peer, begun),
             Failed::Odd(said) => Miss::new(format!("the answer of {peer} is not redis's protocol: `{said}`")),
             Failed::TooLong => Miss::new("the answer is longer than 1 MiB"),
         };
@@ -146,7 +146,7 @@ enum Reply {
 /// Why there is no reply.
 enum Failed {
     Io(std::io::Error),
-    Ended,
+    Ended { begun: bool },
     Odd(String),
     TooLong,
 }
@@ -162,7 +162,7 @@ async fn ask(stream: &mut Stream, command: &[u8]) -> Result<Reply, Failed> {
             return Ok(reply);
         }
         match stream.read_buf(&mut heard).await {
-            Ok(0) => return Err(Failed::Ended),
+            Ok(0) => return Err(Failed::Ended { begun: !heard.is_empty() }),
             Ok(_) => {}
             Err(why) => return Err(Failed::Io(why)),
         }

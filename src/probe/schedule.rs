@@ -180,9 +180,7 @@ async fn settle<P: Prober>(
         Ok(Err(miss)) if miss.ours => (Outcome::Missed, Some(miss.why.into())),
         Ok(Err(miss)) => (Outcome::Bad, Some(miss.why.into())),
         Ok(Ok(())) if ended < deadline => (Outcome::Good, None),
-        Ok(Ok(())) | Err(_) => {
-            (Outcome::Bad, Some(format!("no answer within {}", unit::say(timeout)).into()))
-        }
+        Ok(Ok(())) | Err(_) => (Outcome::Bad, Some(trace.unanswered(&unit::say(timeout)).into())),
     };
     told(ended, outcome, why, trace)
 }

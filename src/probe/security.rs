@@ -10,7 +10,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, OtherError,
+    PeerIncompatible, ProtocolVersion, RootCertStore, SignatureScheme,
 };
 use serde_json::{Value as Json, json};
 use tokio::net::TcpStream;
@@ -213,12 +214,7 @@ impl Tls {
             }
             certificates::note(&shown.lock().unwrap_or_else(PoisonError::into_inner), trace);
         }
-        let stream = shaken.map_err(|why| {
-            match why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(why) => Miss::new(format!("TLS with {peer}: {}", refused(why))),
-                None => in_handshake(peer, &why),
-            }
-        })?;
+        let stream = shaken.map_err(|why| in_handshake(peer, &why))?;
         let version = stream.get_ref().1.protocol_version();
         if self.min_version == Version::Three && version != Some(ProtocolVersion::TLSv1_3) {
             return Err(Miss::new(format!("TLS with {peer}: version 1.2, expected at least 1.3")));
@@ -233,20 +229,66 @@ fn named(host: &str) -> Result<ServerName<'static>, String> {
 
 fn in_handshake(peer: impl Display, why: &std::io::Error) -> Miss {
     let miss = broken(peer, why);
+    // What the library says tells that by itself.
+    if why.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+        return miss;
+    }
     Miss { why: format!("{} in the TLS handshake", miss.why), ..miss }
 }
 
+/// What went wrong, in words for whoever has to mend it.
+pub(super) fn refused(why: &rustls::Error) -> String {
+    let said = match why {
+        rustls::Error::InvalidCertificate(why) => return of_certificate(why),
+        rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => "it does not speak TLS",
+        // So much the library takes.
+        rustls::Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => {
+            "a message of its handshake is longer than 64 KiB"
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => "it speaks a version older than 1.2",
+        // What a server says of us: RFC 8446, section 6.2.
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "it refuses the versions that we speak, 1.2 and 1.3"
+        }
+        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+            "it refuses the handshake: it has nothing in common with us, or wants a certificate of ours"
+        }
+        rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
+            "it does not know the name that is asked for"
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it asks for a certificate of ours"
+        }
+        rustls::Error::AlertReceived(alert) => return format!("it refuses us: {alert:?}"),
+        other => return other.to_string(),
+    };
+    said.to_owned()
+}
+
+/// A certificate of the chain, not the server's own, has expired.
+#[derive(Debug, thiserror::Error)]
+#[error("a certificate of the chain has expired")]
+struct ChainExpired;
+
 /// The library's sentences hold the times of checking, which differ each time.
-fn refused(why: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(certificate) = why else { return why.to_string() };
-    match certificate {
+fn of_certificate(why: &CertificateError) -> String {
+    match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "the certificate has expired".to_owned()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the certificate is not valid yet".to_owned()
         }
+        CertificateError::Other(why) if why.0.is::<ChainExpired>() => why.0.to_string(),
         CertificateError::UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the certificate is not meant for servers".to_owned()
+        }
         CertificateError::NotValidForNameContext { expected, presented } => {
             // They are given as `DnsName("a.example")` or `IpAddress(192.0.2.7)`.
             let names: Vec<&str> = presented
@@ -254,7 +296,8 @@ fn refused(why: &rustls::Error) -> String {
                 .map(|name| name.split_once('(').map_or(name.as_str(), |(_, inner)| inner))
                 .map(|name| name.trim_end_matches(')').trim_matches('"'))
                 .collect();
-            format!("the certificate is for {}, not for {}", names.join(", "), expected.to_str())
+            let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+            format!("the certificate is for {names}, not for {}", expected.to_str())
         }
         other => format!("the certificate is refused: {other}"),
     }
@@ -323,10 +366,16 @@ impl ServerCertVerifier for Verifier {
             let chain = std::iter::once(leaf).chain(above).map(|one| one.clone().into_owned());
             *shown.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
         }
-        match &self.trusted {
-            Some(trusted) => trusted.verify_server_cert(leaf, above, name, ocsp, now),
-            None => Ok(ServerCertVerified::assertion()),
-        }
+        let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        trusted.verify_server_cert(leaf, above, name, ocsp, now).map_err(|why| match why {
+            // The library does not tell which of them.
+            rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) if certificates::outlives(leaf, now.as_secs()) => {
+                CertificateError::Other(OtherError(Arc::new(ChainExpired))).into()
+            }
+            other => other,
+        })
     }
 
     fn verify_tls12_signature(

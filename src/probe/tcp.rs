@@ -159,7 +159,11 @@ impl Prober for TcpProber {
         let mut heard = Vec::new();
         for turn in &self.turns {
             match turn {
-                Turn::Send(bytes) => stream.write_all(bytes).await.map_err(|why| broken(peer, &why))?,
+                Turn::Send(bytes) => {
+                    let part =
+                        if trace.first_byte.is_none() { &mut trace.first_byte } else { &mut trace.transfer };
+                    timed(part, stream.write_all(bytes)).await.map_err(|why| broken(peer, &why))?;
+                }
                 Turn::Secure(tls) => {
                     let Stream::Plain(plain) = stream else {
                         return Err(Miss::ours("TLS would begin twice"));
@@ -189,9 +193,12 @@ impl Prober for TcpProber {
                                     "{peer} closed the connection without a word"
                                 )));
                             }
-                            _ => {
+                            ended => {
                                 let begins = beginning(&heard);
-                                let why = format!("the answer {how} `{said}`; it begins `{begins}`");
+                                let goes_on = ended.is_ok_and(|length| length > 0);
+                                let of =
+                                    if goes_on { "the first 64 KiB of the answer" } else { "the answer" };
+                                let why = format!("{of} {how} `{said}`; it begins `{begins}`");
                                 return Err(Miss::new(why));
                             }
                         }
