@@ -15,7 +15,6 @@ use brownout::event::{Event, Listener, What};
 use brownout::experiment::{Draft, Surroundings};
 use brownout::hands::Heartbeat;
 use brownout::host::process::ourselves;
-use brownout::probe::Phases;
 use brownout::probe::schedule::{Look, News};
 use brownout::report::{Audience, Journal, RunFolder, Story};
 use brownout::slo::{Outcome, Sample};
@@ -71,7 +70,7 @@ fn flood(clock: Clock, looks: &tokio::sync::mpsc::Sender<News>, stopped: &Atomic
     let look = |n: u32, outcome| {
         let (intended, ended) = (intended(n), clock.now());
         let sample = Sample { intended, started: intended, ended, outcome, why: None };
-        News::Settled(Look { probe: 0, sample, phases: Phases::default(), facts: Vec::new() })
+        News::Settled(Look::bare(0, sample))
     };
     let mut decisive = None;
     for n in 0.. {

@@ -465,3 +465,31 @@ fn a_process_that_the_daemon_counts_otherwise_is_not_hurt() {
         )
     );
 }
+
+#[test]
+fn a_probe_looks_from_a_container_at_its_network_its_names_and_its_files() {
+    let Some(docker) = Docker::new() else { return };
+    docker.web("web", &["--add-host", "shop:127.0.0.1"]);
+    let script = "echo inside > /data/page; busybox ln -s /data/page /data/link";
+    docker.docker(&["exec", "web", "/bin/sh", "-c", script]);
+    let file = docker.world.folder.path().join("looks.toml");
+    let looks = |from: &str| {
+        format!(
+            "[probe.page.http]\nurl = 'http://shop:8080/data/page'\nexpect = {{ body = 'inside' }}\n{from}
+[probe.command.exec]\nrun = ['busybox', 'wget', '-q', '-O', '-', 'http://127.0.0.1:8080/data/page']\nexpect = {{ stdout = 'inside' }}\n{from}
+[probe.file.file]\npath = '/data/link'\nexpect = {{ contains = 'inside' }}\n{from}"
+        )
+    };
+    let look = |from: &str| {
+        std::fs::write(&file, looks(&format!("{from}\nrate = '1/s'\ntimeout = '20s'\n"))).unwrap();
+        said(&docker.brownout(&["probe", file.to_str().unwrap()]).output().unwrap())
+    };
+    let there = look("container = 'web'");
+    assert_eq!(there.matches("\ngood after").count(), 3, "{there}");
+    assert!(there.contains("/data/link, from container web"), "{there}");
+    let here = look("");
+    assert_eq!(here.matches("\nbad after").count(), 3, "{here}");
+    docker.docker(&["rm", "-f", "web"]);
+    let gone = look("container = 'web'");
+    assert_eq!(gone.matches("\nmissed after").count(), 3, "{gone}");
+}

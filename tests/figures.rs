@@ -30,7 +30,8 @@ fn of(cmdline: Option<&str>, text: &str) -> AnyProber {
         },
         run: None,
     });
-    let setting = Setting { directory: Path::new("/").to_owned(), timeout: LONG, facts: true, whom };
+    let setting =
+        Setting { directory: Path::new("/").to_owned(), timeout: LONG, facts: true, whom, from: None };
     AnyProbe::from_toml("host", text).unwrap().prober(&setting).unwrap()
 }
 
@@ -116,7 +117,8 @@ async fn pressure_is_a_share_of_time_or_the_kernel_does_not_tell_it() {
         match stood_still(want, full) {
             Ok(_) => assert_eq!(seen(&of(None, &text)).await, GOOD, "{word}"),
             Err(why) => {
-                let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom: None };
+                let setting =
+                    Setting { directory: "/".into(), timeout: LONG, facts: false, whom: None, from: None };
                 let refused = AnyProbe::from_toml("host", &text).unwrap().prober(&setting).err().unwrap();
                 assert_eq!(refused, why.to_string());
                 assert!(refused.contains("psi=1"), "{refused}");
@@ -194,7 +196,7 @@ async fn a_service_is_found_in_its_run_only() {
     let target =
         Target { selector: Selector::Service("shop".to_owned()), pick: Pick::All, host: String::new() };
     let whom = Some(Whom { target, run: None });
-    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom };
+    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom, from: None };
     let probe = AnyProbe::from_toml("host", "of = 'threads'\nexpect = { above = 0 }").unwrap();
     let why = "service shop is started by a run only".to_owned();
     assert_eq!(seen(&probe.prober(&setting).unwrap()).await, (Outcome::Missed, why));

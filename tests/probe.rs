@@ -727,7 +727,7 @@ fn secrets_are_not_printed() {
     let text = "url = 'http://a/'\nbasic = { user = 'u', password = 'hidden' }";
     let probe = AnyProbe::from_toml("http", text).unwrap();
     assert!(!format!("{probe:?}").contains("hidden"));
-    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom: None };
+    let setting = Setting { directory: "/".into(), timeout: LONG, facts: false, whom: None, from: None };
     let text = "url = 'http://a/'\nbearer = \"hidden\\u0000\"";
     let why = AnyProbe::from_toml("http", text).unwrap().prober(&setting).err().unwrap();
     assert_eq!(why, "the token holds a control character, which no header may");
@@ -736,8 +736,13 @@ fn secrets_are_not_printed() {
 #[test]
 fn a_prober_says_which_file_it_lacks() {
     let authority = Authority::new();
-    let setting =
-        Setting { directory: authority.folder.path().to_owned(), timeout: LONG, facts: false, whom: None };
+    let setting = Setting {
+        directory: authority.folder.path().to_owned(),
+        timeout: LONG,
+        facts: false,
+        whom: None,
+        from: None,
+    };
     for (more, why) in [
         ("body_file = 'no'", "body_file FOLDER/no: No such file or directory (os error 2)"),
         ("bearer_file = 'no'", "bearer_file FOLDER/no: No such file or directory (os error 2)"),

@@ -914,7 +914,8 @@ async fn each_line_of_a_log_counts_once_also_when_it_is_moved_away_or_cut() {
         let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
     };
-    let setting = Setting { directory: folder.path().to_owned(), timeout: LONG, facts: true, whom: None };
+    let setting =
+        Setting { directory: folder.path().to_owned(), timeout: LONG, facts: true, whom: None, from: None };
     let reads = |file: &str, more: &str| {
         AnyProbe::from_toml("log", &format!("path = '{file}'\nregex = 'ERROR'\n{more}"))
             .unwrap()

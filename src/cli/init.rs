@@ -103,7 +103,8 @@ impl Seen {
 /// Looks a few times. What was seen, or why nothing could pass there.
 async fn look(probe: &AnyProbe) -> Result<Seen, String> {
     let clock = Clock::start();
-    let setting = Setting { directory: PathBuf::from("."), timeout: PATIENCE, facts: false, whom: None };
+    let setting =
+        Setting { directory: PathBuf::from("."), timeout: PATIENCE, facts: false, whom: None, from: None };
     let prober = probe.prober(&setting)?;
     let (mut times, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..LOOKS {
@@ -150,7 +151,7 @@ impl Harm {
         let Ok(uri) = url.parse::<hyper::Uri>() else { return Self::Nothing("it has no host".to_owned()) };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        if !Names::default().look_up(&host).await.is_ok_and(is_ours) {
+        if !Names::of(None).look_up(&host).await.is_ok_and(is_ours) {
             return Self::Nothing(format!("{host} is not this machine"));
         }
         let processes = process::find(&Wanted::Listen(port)).unwrap_or_default();

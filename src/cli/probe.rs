@@ -57,6 +57,7 @@ fn rate(text: &str) -> Result<Rate, String> {
 struct Asked {
     name: String,
     probe: AnyProbe,
+    looks_at: String,
     prober: Arc<AnyProber>,
     rate: Rate,
     timeout: Duration,
@@ -100,6 +101,7 @@ impl Probe {
             let rate = self.rate.or(rate).or_else(|| Rate::per_second(1.0)).ok_or(Exit::Bug)?;
             asked.push(Asked {
                 name,
+                looks_at: probe.looks_at_from(setting.from.as_ref()),
                 probe,
                 prober: Arc::new(prober),
                 rate,
@@ -117,7 +119,7 @@ impl Probe {
     }
 
     fn setting(&self, directory: PathBuf, timeout: Duration) -> Setting {
-        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None }
+        Setting { directory, timeout: self.timeout.unwrap_or(timeout), facts: true, whom: None, from: None }
     }
 
     fn of_url(&self) -> Result<Found, Exit> {
@@ -147,7 +149,8 @@ impl Probe {
         }
         let found = experiment.probes.iter().map(|probe| {
             let whom = probe.target.clone().map(|target| Whom { target, run: None });
-            let setting = Setting { whom, ..self.setting(experiment.directory.clone(), probe.timeout) };
+            let setting = self.setting(experiment.directory.clone(), probe.timeout);
+            let setting = Setting { whom, from: probe.from.clone(), ..setting };
             (probe.name.clone(), probe.look.clone(), setting, probe.rate, probe.in_flight)
         });
         Ok(found.collect())
@@ -270,7 +273,7 @@ const WIDE: f64 = 40.0;
 /// A look as a waterfall, with what it met. Headers only when asked.
 fn shown(asked: &Asked, look: &Look, verbose: bool) -> String {
     let sample = &look.sample;
-    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.probe.looks_at());
+    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let why = sample.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let _ = writeln!(text, "{} after {}{why}", word(sample.outcome), unit::say(sample.latency()));
     let parts = parts(&look.phases);
@@ -305,7 +308,7 @@ fn line(look: &Look) -> String {
 
 /// All looks of a probe in a few lines.
 fn counted(asked: &Asked, tally: &Tally) -> String {
-    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.probe.looks_at());
+    let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let (good, bad, missed) = (tally.good(), tally.bad(), tally.missed());
     let _ = writeln!(
         text,
@@ -334,7 +337,7 @@ fn object(asked: &Asked, look: &Look) -> serde_json::Value {
     let phases: serde_json::Map<String, serde_json::Value> =
         parts(&look.phases).into_iter().map(|(name, took)| (name.to_owned(), ms(took).into())).collect();
     json!({
-        "probe": asked.name, "kind": asked.probe.kind(), "looks_at": asked.probe.looks_at(),
+        "probe": asked.name, "kind": asked.probe.kind(), "looks_at": asked.looks_at,
         "intended_ms": ms(sample.intended), "slip_ms": ms(sample.slip()), "latency_ms": ms(sample.latency()),
         "outcome": word(sample.outcome), "why": sample.why.as_deref(),
         "phases_ms": phases, "facts": look.facts,

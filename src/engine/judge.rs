@@ -550,7 +550,6 @@ mod tests {
 
     use super::super::written;
     use super::*;
-    use crate::probe::Phases;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -590,7 +589,7 @@ for = "1s"
 
     fn look(probe: usize, intended: Duration, took: Duration, outcome: Outcome) -> Look {
         let sample = Sample { intended, started: intended, ended: intended + took, outcome, why: None };
-        Look { probe, sample, phases: Phases::default(), facts: Vec::new() }
+        Look::bare(probe, sample)
     }
 
     fn feed(judge: &mut Judge, look: &Look) {

@@ -31,6 +31,7 @@ fn setting(experiment: &Experiment, probe: &Probe, run: RunId) -> Setting {
         timeout: probe.timeout,
         facts: false,
         whom: probe.target.clone().map(|target| Whom { target, run: Some(run) }),
+        from: probe.from.clone(),
     }
 }
 

@@ -107,7 +107,7 @@ impl Plan {
                 .map(|probe| PlannedProbe {
                     name: probe.name.clone(),
                     kind: probe.look.kind().to_owned(),
-                    looks_at: probe.look.looks_at(),
+                    looks_at: probe.look.looks_at_from(probe.from.as_ref()),
                     rate: probe.rate.map(Rate::hertz),
                     observe_only: probe.observe_only,
                 })

@@ -14,8 +14,8 @@ pub use plan::{
 
 use crate::base::Clock;
 use crate::fault::Effect;
-use crate::probe::Phases;
 use crate::probe::schedule::Look;
+use crate::probe::{Phases, Step};
 use crate::slo::Outcome;
 use crate::undo::Tier;
 
@@ -232,6 +232,9 @@ pub enum What {
         /// The parts it had; in the journal as `connect_ms` and so on.
         #[serde(default, with = "wire::phases", skip_serializing_if = "wire::phases::none")]
         phases: Phases,
+        /// The steps it had, of a scenario.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<StepTook>,
     },
     /// The guard's view of one objective, about once a second.
     Budget {
@@ -328,7 +331,25 @@ impl What {
             slip_ms: ms(look.sample.slip()),
             why: look.sample.why.as_deref().map(str::to_owned),
             phases: look.phases,
+            steps: look.steps.iter().map(StepTook::of).collect(),
         }
+    }
+}
+
+/// A step of a look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTook {
+    /// Its name.
+    pub name: String,
+    /// How long it took, milliseconds.
+    pub took_ms: f64,
+    /// Whether it was good.
+    pub good: bool,
+}
+
+impl StepTook {
+    fn of(step: &Step) -> Self {
+        Self { name: step.name.clone(), took_ms: step.took.as_secs_f64() * 1e3, good: step.good }
     }
 }
 
@@ -390,6 +411,7 @@ mod tests {
             slip_ms: 0.0,
             why: None,
             phases,
+            steps: Vec::new(),
         };
         let connect = Phases { connect: Some(Duration::from_micros(1250)), ..Phases::default() };
         let (line, _) = back_and_forth(sample(connect));

@@ -7,6 +7,7 @@ use regex::{Regex, RegexBuilder};
 use super::draft::known_names;
 use super::model::{BlastRadius, Limit};
 use super::tables::{self, Aimed, Named};
+use super::words::{CONTAINER, NETNS};
 use crate::file::{Mistakes, Place, Placed, no_pattern};
 use crate::host::container::Which;
 use crate::host::target::{Endpoint, Netns, Pick, Selector, Target};
@@ -281,13 +282,11 @@ fn host_named(name: &str, place: Place, names: &Names<'_>, mistakes: &mut Mistak
 }
 
 fn container(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Which> {
-    let remedy = "a name, the beginning of an id, or \"label KEY=VALUE\"";
-    Which::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
+    Which::parse(text).map_err(|why| mistakes.error(place, why, CONTAINER)).ok()
 }
 
 fn netns(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Netns> {
-    let remedy = "a name in /run/netns, a path such as /proc/PID/ns/net, or \"container:NAME\"";
-    Netns::parse(text).map_err(|why| mistakes.error(place, why, remedy)).ok()
+    Netns::parse(text).map_err(|why| mistakes.error(place, why, NETNS)).ok()
 }
 
 fn cmdline(text: &str, place: Place, mistakes: &mut Mistakes) -> Option<Selector> {

@@ -439,7 +439,8 @@ fn fill_probe(probe: &mut Node, filler: &mut Filler<'_>, plain: Scope<'_>, mista
             Value::Table(fields) => {
                 for (field, node) in fields {
                     let counts = after && kind.text == "exec" && field.text == "run";
-                    filler.fill(node, Scope { counts, ..plain }, mistakes);
+                    let steps = kind.text == "scenario";
+                    filler.fill(node, Scope { steps, counts, ..plain }, mistakes);
                 }
             }
             _ => filler.fill(table, plain, mistakes),

@@ -78,6 +78,8 @@ pub(super) struct Scope<'a> {
     pub each: Option<&'a str>,
     /// That value was wrong, and has been told: what comes of it is judged no further.
     pub each_is_wrong: bool,
+    /// In a scenario, whose steps are filled in one by one as it goes on.
+    pub steps: bool,
     /// In the command of a check that is made after the run, where the counts of probes are filled in later.
     pub counts: bool,
 }
@@ -265,6 +267,12 @@ impl<'a> Filler<'a> {
                 self.counted.push((probe.to_owned(), place));
                 return None;
             }
+            Ours::Step if scope.steps => return None,
+            Ours::Step => mistakes.error(
+                place,
+                format!("`${{{word}}}` stands for nothing here"),
+                "it is filled in in the later steps of a scenario",
+            ),
             Ours::CountOf(_) => mistakes.error(
                 place,
                 format!("`${{{word}}}` is not known yet here"),
@@ -273,7 +281,7 @@ impl<'a> Filler<'a> {
             Ours::Wrong => mistakes.error(
                 place,
                 format!("`${{{word}}}` is nothing we know"),
-                "ours are ${self.port}, ${self.dir}, ${service.NAME.port|dir}, ${each} and ${probe.NAME.good|bad|total}; \
+                "ours are ${self.port}, ${self.dir}, ${service.NAME.port|dir}, ${each}, ${probe.NAME.good|bad|total} and ${step.NAME}; \
                  a variable of the environment is ${VAR}, ${VAR:-default} or ${VAR:?message}; `$${` is a plain `${`",
             ),
         }
@@ -316,6 +324,7 @@ enum Ours<'a> {
     Own(Thing),
     Of(&'a str, Thing),
     CountOf(&'a str),
+    Step,
     Wrong,
 }
 
@@ -328,6 +337,7 @@ fn ours(word: &str) -> Option<Ours<'_>> {
         ["self", "dir"] => return Some(Ours::Own(Thing::Dir)),
         ["service", service, "port"] => return Some(Ours::Of(service, Thing::Port)),
         ["service", service, "dir"] => return Some(Ours::Of(service, Thing::Dir)),
+        ["step", _] => return Some(Ours::Step),
         ["probe", name @ .., count] if !name.is_empty() && Count::named(count).is_some() => {
             let from = "probe.".len();
             return Some(Ours::CountOf(&word[from..word.len() - count.len() - 1]));
@@ -337,7 +347,7 @@ fn ours(word: &str) -> Option<Ours<'_>> {
     let (name, otherwise) = word.split_once(':').map_or((word, None), |(name, rest)| (name, Some(rest)));
     let is_variable = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !matches!(name, "each" | "self" | "service" | "probe")
+        && !matches!(name, "each" | "self" | "service" | "probe" | "step")
         && otherwise.is_none_or(|rest| rest.starts_with(['-', '?']));
     (!is_variable).then_some(Ours::Wrong)
 }

@@ -11,6 +11,7 @@ use rand::Rng;
 use crate::base::{Dice, Percent, Rate};
 use crate::fault::AnyFault;
 use crate::file::{Fields, Mistakes, Node, Place};
+use crate::host::standpoint::Standpoint;
 use crate::host::target::{Selector, Target};
 use crate::probe::AnyProbe;
 pub use crate::slo::Proof;
@@ -122,6 +123,8 @@ pub struct Probe {
     pub in_flight: u32,
     /// Judged by SLOs, or only recorded.
     pub observe_only: bool,
+    /// Where it looks from, when that is not here.
+    pub from: Option<Standpoint>,
 }
 
 /// A check whose command holds `${probe.NAME.good|bad|total}`: known only when the run is over.

@@ -12,6 +12,7 @@ use super::timeline;
 use super::words::Restart;
 use crate::base::Rate;
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
+use crate::host::standpoint::Standpoint;
 use crate::host::target::Target;
 
 /// Reads the one table that a file and its includes make. `None` after mistakes; they are told.
@@ -109,6 +110,7 @@ pub(super) struct Look {
     pub timeout: std::time::Duration,
     pub in_flight: u32,
     pub observe_only: bool,
+    pub from: Option<Standpoint>,
     pub target: Option<Target>,
     /// Its table was wrong: what it lacks is no further mistake.
     pub broken: bool,
@@ -129,6 +131,7 @@ fn look(
         timeout: std::time::Duration::from_secs(1),
         in_flight: 1000,
         observe_only: false,
+        from: None,
         target: None,
         broken: true,
     };
@@ -138,6 +141,7 @@ fn look(
     look.observe_only = looking.role.is_some();
     look.target = aims::looked_at(probe, &file.target, names, mistakes);
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
+    look.from = standpoint(looking, &kind.text, mistakes);
     if let Some(control) = &looking.control_of {
         let what = "telling the cause apart with `control_of` is not in this version yet";
         mistakes.error(control.place, what, "remove it: the probe is then one like any other");
@@ -207,6 +211,35 @@ fn look(
     look
 }
 
+/// Where a probe looks from, when that is not here.
+fn standpoint(looking: &tables::Looking, kind: &str, mistakes: &mut Mistakes) -> Option<Standpoint> {
+    let said = looking.netns.as_ref().map(|netns| netns.place);
+    let said = said.or(looking.container.as_ref().map(|container| container.place));
+    if let (Some(place), "host") = (said, kind) {
+        mistakes.error(place, "`host` looks at this machine", "leave it out, or name a `target`");
+    }
+    match (&looking.netns, &looking.container) {
+        (Some(netns), Some(container)) => {
+            mistakes.clash(
+                container.place,
+                "where it looks from is said by `netns` and by `container`",
+                "leave one of them",
+                netns.place,
+                "`netns` stands here",
+            );
+            None
+        }
+        (Some(netns), None) => {
+            if matches!(kind, "file" | "log") {
+                let remedy = "leave it out, or name a `container`";
+                mistakes.error(netns.place, "a file is the same from every network", remedy);
+            }
+            netns.value.clone().map(Standpoint::Network)
+        }
+        (None, container) => container.as_ref()?.value.clone().map(Standpoint::Container),
+    }
+}
+
 /// The places of the probes a name stands for: one, or all that `each` made of it.
 pub(super) fn places(looks: &[Look], name: &str) -> Vec<usize> {
     let made = |look: &Look| look.name.split_once('.').is_some_and(|(base, _)| base == name);
@@ -232,6 +265,7 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 timeout: look.timeout,
                 in_flight: look.in_flight,
                 observe_only: look.observe_only,
+                from: look.from,
             })
         })
         .collect()

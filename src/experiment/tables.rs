@@ -15,7 +15,8 @@ use super::words::{Is, Percentile, Port, Restart, Role, Some1, Uid, When};
 use crate::base::{Percent, Rate};
 use crate::fault::{Aim, AnyFault};
 use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Place, Placed, Read, Value, object_schema};
-use crate::host::target::Pick;
+use crate::host::container::Which;
+use crate::host::target::{Netns, Pick};
 use crate::probe::AnyProbe;
 use crate::slo::Proof;
 
@@ -161,6 +162,12 @@ crate::kind! {
         timeout: Placed<Duration> = "1s",
         /// Looks under way at one time; a look beyond it is missed.
         in_flight: Placed<Some1> = "1000",
+        /// Looks from this network namespace: its name in /run/netns, a path such as `/proc/PID/ns/net`, or
+        /// `"container:web"`. Names are looked up as they are known there (/etc/netns/NAME, or the container's files).
+        netns: Placed<Netns> = optional,
+        /// Looks from this container, by its name, the beginning of its id, or `"label KEY=VALUE"`: as `netns`, and
+        /// files are those of the container.
+        container: Placed<Which> = optional,
         /// `"observe"`: recorded, and judged by expectations alone.
         role: Placed<Role> = optional,
         /// The probe whose control path this is.

@@ -7,8 +7,9 @@ use serde_json::{Value as Json, json};
 use super::model::{Budget, Once};
 use super::window::Window;
 use crate::base::{Percent, unit};
-use crate::file::{Mistakes, Node, Read, Value, nearest};
-use crate::host::target::Pick;
+use crate::file::{Mistakes, Node, Read, Value, nearest, read_text};
+use crate::host::container::Which;
+use crate::host::target::{Netns, Pick};
 use crate::slo::Proof;
 
 /// Reads a value that is one of a few words.
@@ -41,6 +42,35 @@ macro_rules! words {
             }
         }
     };
+}
+
+/// How a container is named.
+pub(super) const CONTAINER: &str = "a name, the beginning of an id, or \"label KEY=VALUE\"";
+/// How a network namespace is named.
+pub(super) const NETNS: &str = "a name in /run/netns, a path such as /proc/PID/ns/net, or \"container:NAME\"";
+
+impl Read for Which {
+    const NAME: &'static str = "container";
+
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        read_text(node, mistakes, |text| Self::parse(text).map_err(|why| (why, CONTAINER)))
+    }
+
+    fn schema() -> Json {
+        String::schema()
+    }
+}
+
+impl Read for Netns {
+    const NAME: &'static str = "network namespace";
+
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        read_text(node, mistakes, |text| Self::parse(text).map_err(|why| (why, NETNS)))
+    }
+
+    fn schema() -> Json {
+        String::schema()
+    }
 }
 
 /// What a probe is for, when it is not judged.

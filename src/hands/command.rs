@@ -1,9 +1,11 @@
 //! Commands people wrote, with a time limit and an end.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -59,10 +61,16 @@ pub struct Ended {
 /// caller's to say: it and its whole process group are killed when this future is dropped, and what is
 /// left of the group is killed when it has ended, so that nothing stays behind either way.
 ///
+/// It runs in the network namespace of a file, if there is one.
+///
 /// # Errors
 /// When it cannot be started or watched; the sentence names the command.
-pub async fn output(argv: &[String], directory: &Path) -> Result<Ended, String> {
+pub async fn output(argv: &[String], directory: &Path, network: Option<File>) -> Result<Ended, String> {
     let mut command = prepare(argv, directory, None)?;
+    if let Some(network) = network {
+        // SAFETY: between fork and exec only async-signal-safe system calls are made.
+        unsafe { command.pre_exec(move || Ok(setns(&network, CloneFlags::CLONE_NEWNET)?)) };
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|why| not_started(argv, &why))?;
     let mut group = Group { child, reaped: false };
@@ -231,7 +239,7 @@ mod tests {
     }
 
     async fn told(script: &str) -> Result<Ended, String> {
-        output(&["sh", "-c", script].map(str::to_owned), Path::new("/")).await
+        output(&["sh", "-c", script].map(str::to_owned), Path::new("/"), None).await
     }
 
     /// Waits until a script has written a process id into a file.
@@ -252,7 +260,7 @@ mod tests {
         assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         let much = told("yes | head -c 1000000").await.unwrap();
         assert_eq!((much.stdout.len(), much.status.code()), (KEPT, Some(0)));
-        let why = output(&["/no/such".to_owned()], Path::new("/")).await.unwrap_err();
+        let why = output(&["/no/such".to_owned()], Path::new("/"), None).await.unwrap_err();
         assert_eq!(why, "`/no/such` cannot be started: No such file or directory (os error 2)");
     }
 

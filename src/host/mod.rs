@@ -22,6 +22,7 @@ pub mod pressure;
 pub mod process;
 pub mod rights;
 pub mod socket;
+pub mod standpoint;
 pub mod target;
 pub mod terminal;
 pub mod timer;

@@ -9,17 +9,27 @@
 //! Nothing is kept between two lookups, so that each sees what a program started now would see, also when
 //! a fault has changed those files or the servers' answers.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::Resolver;
 use hickory_resolver::config::{
     LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
 };
-use hickory_resolver::net::{DnsError, NetError, runtime::TokioRuntimeProvider};
+use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_resolver::net::runtime::{RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime};
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::standpoint::{Nowhere, Place};
+
+/// So long a name server is waited for over TCP, where resolv.conf does not say.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Where name servers listen (RFC 1035, section 4.2).
 pub const PORT: u16 = 53;
 
@@ -45,6 +55,9 @@ pub enum NameError {
         /// What came instead.
         why: String,
     },
+    /// It is looked up from elsewhere, and we cannot get there.
+    #[error(transparent)]
+    Nowhere(#[from] Nowhere),
     /// This host does not say whom to ask.
     #[error("the name `{name}` cannot be looked up: {}: {why}; name a server there, or use an address", .file.display())]
     NoServer {
@@ -103,22 +116,46 @@ impl Family {
     }
 }
 
-/// Where names are looked up.
+/// Where names are looked up, and from where their addresses are reached.
 #[derive(Debug, Clone)]
 pub struct Names {
+    /// Another place than ours.
+    place: Option<Place>,
     hosts: PathBuf,
     resolv_conf: PathBuf,
     /// Another port than 53, for a server of the tests.
     port: Option<u16>,
 }
 
-impl Default for Names {
-    fn default() -> Self {
-        Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into(), port: None }
-    }
-}
-
 impl Names {
+    /// As programs of this host know them, or of another place.
+    #[must_use]
+    pub fn of(place: Option<Place>) -> Self {
+        Self { place, hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into(), port: None }
+    }
+
+    /// Does something where names are looked up: opens a socket.
+    ///
+    /// # Errors
+    /// When we cannot get there.
+    pub async fn within<T: Send>(&self, work: impl Fn() -> T + Send + Sync) -> Result<T, Nowhere> {
+        match &self.place {
+            None => Ok(work()),
+            Some(place) => place.within(work).await,
+        }
+    }
+
+    /// What a command enters to reach their addresses.
+    ///
+    /// # Errors
+    /// When we cannot get there.
+    pub async fn door(&self) -> Result<Option<File>, Nowhere> {
+        match &self.place {
+            None => Ok(None),
+            Some(place) => place.door().await.map(Some),
+        }
+    }
+
     /// The address of a name, looked up anew. How long it may take is the caller's to say.
     ///
     /// # Errors
@@ -139,13 +176,18 @@ impl Names {
         }
         let plain = name.trim_end_matches('.').to_ascii_lowercase();
         // A host without the file has no names of its own.
-        let hosts = std::fs::read_to_string(&self.hosts).unwrap_or_default();
+        let hosts = match &self.place {
+            None => std::fs::read(&self.hosts),
+            Some(place) => place.configuration("hosts").await,
+        };
+        let hosts =
+            hosts.map_or_else(|_| String::new(), |hosts| String::from_utf8_lossy(&hosts).into_owned());
         let mut found = family.fitting(of_hosts(&hosts, &plain));
         if found.is_empty() && (plain == "localhost" || plain.ends_with(".localhost")) {
             found = family.fitting([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].into_iter());
         }
         if found.is_empty() {
-            let asked = self.resolver(name, family)?.lookup_ip(name).await;
+            let asked = self.resolver(name, family).await?.lookup_ip(name).await;
             let asked = asked.map_err(|why| match unanswered(name, &why) {
                 NameError::NoAddress(_) => family.none(name),
                 other => other,
@@ -160,18 +202,18 @@ impl Names {
     /// # Errors
     /// When this host does not say whom to ask.
     pub fn servers(&self) -> io::Result<Vec<SocketAddr>> {
-        let (_, _, servers) = self.resolv_conf()?.0.into_parts();
+        let (_, _, servers) = read_resolv_conf(std::fs::read(&self.resolv_conf))?.0.into_parts();
         Ok(servers.iter().map(|server| SocketAddr::new(server.ip, self.port.unwrap_or(PORT))).collect())
     }
 
-    fn resolv_conf(&self) -> io::Result<(ResolverConfig, ResolverOpts)> {
-        parse_resolv_conf(std::fs::read(&self.resolv_conf)?).map_err(io::Error::other)
-    }
-
-    fn resolver(&self, name: &str, family: Family) -> Result<TokioResolver, NameError> {
+    async fn resolver(&self, name: &str, family: Family) -> Result<Resolver<Sockets>, NameError> {
         let no_server =
             |why| NameError::NoServer { name: name.to_owned(), file: self.resolv_conf.clone(), why };
-        let (config, mut options) = self.resolv_conf().map_err(no_server)?;
+        let said = match &self.place {
+            None => std::fs::read(&self.resolv_conf),
+            Some(place) => place.configuration("resolv.conf").await,
+        };
+        let (config, mut options) = read_resolv_conf(said).map_err(no_server)?;
         options.ip_strategy = family.strategy();
         options.use_hosts_file = ResolveHosts::Never;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
@@ -182,10 +224,80 @@ impl Names {
             connection.port = self.port.unwrap_or(connection.port);
         }
         let config = ResolverConfig::from_parts(domain, search, servers);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = Resolver::builder_with_config(config, Sockets::of(self.place.clone()));
         *builder.options_mut() = options;
         builder.build().map_err(|why| unanswered(name, &why))
     }
+}
+
+fn read_resolv_conf(said: io::Result<Vec<u8>>) -> io::Result<(ResolverConfig, ResolverOpts)> {
+    parse_resolv_conf(said?).map_err(io::Error::other)
+}
+
+/// The sockets of the resolver, opened where names are looked up.
+#[derive(Clone)]
+struct Sockets {
+    place: Option<Place>,
+    ours: TokioRuntimeProvider,
+}
+
+impl Sockets {
+    fn of(place: Option<Place>) -> Self {
+        Self { place, ours: TokioRuntimeProvider::default() }
+    }
+}
+
+impl RuntimeProvider for Sockets {
+    type Handle = TokioHandle;
+    type Timer = TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = AsyncIoTokioAsStd<TcpStream>;
+
+    fn create_handle(&self) -> TokioHandle {
+        self.ours.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        from: Option<SocketAddr>,
+        within: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
+        let Some(place) = self.place.clone() else { return self.ours.connect_tcp(server, from, within) };
+        Box::pin(async move {
+            let socket = place.within(|| tcp_socket(server)).await.map_err(io::Error::other)??;
+            let stream = tokio::time::timeout(within.unwrap_or(PATIENCE), socket.connect(server)).await??;
+            stream.set_nodelay(true)?;
+            Ok(AsyncIoTokioAsStd(stream))
+        })
+    }
+
+    fn bind_udp(
+        &self,
+        local: SocketAddr,
+        server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Udp>>>> {
+        let Some(place) = self.place.clone() else { return self.ours.bind_udp(local, server) };
+        Box::pin(async move { place.within(|| udp_socket(local)).await.map_err(io::Error::other)? })
+    }
+}
+
+/// A socket that can connect to an address, in the network of this thread.
+///
+/// # Errors
+/// As the kernel says.
+pub fn tcp_socket(to: SocketAddr) -> io::Result<TcpSocket> {
+    if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
+
+/// A socket of a local address, in the network of this thread, which must know a runtime.
+///
+/// # Errors
+/// As the kernel says.
+pub fn udp_socket(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(local)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 /// The addresses that hosts(5) gives a name.
@@ -212,13 +324,15 @@ fn unanswered(name: &str, why: &NetError) -> NameError {
 mod tests {
     use std::path::Path;
 
-    use tokio::net::UdpSocket;
-
     use super::*;
 
     fn names(folder: &Path, hosts: &str, resolv_conf: &str) -> Names {
-        let names =
-            Names { hosts: folder.join("hosts"), resolv_conf: folder.join("resolv.conf"), port: None };
+        let names = Names {
+            place: None,
+            hosts: folder.join("hosts"),
+            resolv_conf: folder.join("resolv.conf"),
+            port: None,
+        };
         std::fs::write(&names.hosts, hosts).unwrap();
         std::fs::write(&names.resolv_conf, resolv_conf).unwrap();
         names
@@ -278,7 +392,12 @@ mod tests {
         }
         std::fs::write(&names.hosts, "10.7.7.7 both").unwrap();
         assert_eq!(names.look_up("both").await.unwrap().to_string(), "10.7.7.7", "read anew");
-        let nobody = Names { hosts: "/no/hosts".into(), resolv_conf: "/no/resolv.conf".into(), port: None };
+        let nobody = Names {
+            place: None,
+            hosts: "/no/hosts".into(),
+            resolv_conf: "/no/resolv.conf".into(),
+            port: None,
+        };
         assert_eq!(nobody.look_up("localhost").await.unwrap().to_string(), "127.0.0.1");
         assert_eq!(
             nobody.look_up("example.com").await.unwrap_err().to_string(),

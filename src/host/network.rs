@@ -100,7 +100,7 @@ impl Network {
     /// # Errors
     /// When it is gone, or the kernel does not let us in (CAP_SYS_ADMIN over it, setns(2)).
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        if self.is_ours() { Ok(work()) } else { inside(&self.open()?, work) }
+        if self.is_ours() { Ok(work()) } else { inside(&self.door()?, work) }
     }
 
     /// Does something inside, wherever it is still to be had: by its door, or by any process in it. `None` when nobody
@@ -112,7 +112,7 @@ impl Network {
         if self.is_ours() {
             return Ok(Some(work()));
         }
-        self.open().ok().or_else(|| self.search()).map(|file| inside(&file, work)).transpose()
+        self.door().ok().or_else(|| self.search()).map(|file| inside(&file, work)).transpose()
     }
 
     /// A TCP socket in it that can connect to an address.
@@ -140,8 +140,20 @@ impl Network {
         Ok(addresses)
     }
 
+    /// The process by which one comes in, if it is one.
+    #[must_use]
+    pub fn process(&self) -> Option<i32> {
+        match &self.door {
+            Door::Process(identity) => Some(identity.pid),
+            Door::Ours | Door::Path(_) => None,
+        }
+    }
+
     /// Its file, by its door and no other way: a number that was freed is given to the next namespace.
-    fn open(&self) -> io::Result<File> {
+    ///
+    /// # Errors
+    /// When the door leads nowhere, or elsewhere.
+    pub fn door(&self) -> io::Result<File> {
         let file = match &self.door {
             Door::Ours => return Err(io::Error::new(io::ErrorKind::NotFound, "we have left it")),
             Door::Path(path) => File::open(path)?,

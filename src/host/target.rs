@@ -71,7 +71,11 @@ impl Netns {
         Ok(Self::Bound(text.to_owned()))
     }
 
-    fn find(&self) -> Result<Network, NotFound> {
+    /// Finds it on this host. Blocks for as long as container runtimes take to answer.
+    ///
+    /// # Errors
+    /// When it is not there, or several fit.
+    pub fn find(&self) -> Result<Network, NotFound> {
         match self {
             Self::Bound(name) => {
                 let path =

@@ -5,11 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value as Json, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{Miss, Trace, read_text, security, timed};
 use crate::file::{Mistakes, Node, Read};
-use crate::host::names::{Family, NameError, Names};
+use crate::host::names::{Family, NameError, Names, tcp_socket, udp_socket};
+use crate::host::socket::any;
 
 /// A `host:port`; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +45,16 @@ impl Address {
     /// Looks the name up and connects, noting both times. A literal address has no lookup.
     pub(super) async fn dial(&self, names: &Names, trace: &mut Trace) -> Result<Dialled, Miss> {
         let peer = SocketAddr::new(look_up(&self.host, names, trace).await?, self.port);
-        connect(peer, trace).await
+        connect(peer, names, trace).await
     }
 }
 
-/// Connects, noting the time.
-pub(super) async fn connect(peer: SocketAddr, trace: &mut Trace) -> Result<Dialled, Miss> {
+/// Connects from where names are looked up, noting the time.
+pub(super) async fn connect(peer: SocketAddr, names: &Names, trace: &mut Trace) -> Result<Dialled, Miss> {
     trace.note("peer", || peer.to_string());
-    let stream = timed(&mut trace.connect, TcpStream::connect(peer)).await;
+    let socket = names.within(|| tcp_socket(peer)).await.map_err(|why| Miss::ours(why.to_string()))?;
+    let socket = socket.map_err(|why| broken(peer, &why))?;
+    let stream = timed(&mut trace.connect, socket.connect(peer)).await;
     let stream = stream.map_err(|why| broken(peer, &why))?;
     // Requests are small and waited for: Nagle's algorithm would only add the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
@@ -80,7 +83,17 @@ pub(super) async fn look_up_all(
 }
 
 fn no_address(why: &NameError) -> Miss {
-    Miss { ours: matches!(why, NameError::NoServer { .. }), why: why.to_string() }
+    let ours = matches!(why, NameError::NoServer { .. } | NameError::Nowhere(_));
+    Miss { ours, why: why.to_string() }
+}
+
+/// A socket for datagrams to a peer, opened where names are looked up. Connected, it hears nobody else, and hears what the
+/// host says about the port.
+pub(super) async fn datagrams(peer: SocketAddr, names: &Names) -> Result<UdpSocket, Miss> {
+    let socket = names.within(|| udp_socket(any(peer))).await.map_err(|why| Miss::ours(why.to_string()))?;
+    let socket = socket.map_err(|why| broken(peer, &why))?;
+    socket.connect(peer).await.map_err(|why| broken(peer, &why))?;
+    Ok(socket)
 }
 
 /// An open connection.

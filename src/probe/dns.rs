@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use serde_json::{Value as Json, json};
-use tokio::net::UdpSocket;
 
-use super::dial::{Address, broken, ended, look_up};
+use super::dial::{Address, broken, datagrams, ended, look_up};
 use super::expect::Pattern;
 use super::security::{Security, Tls};
 use super::stream::Stream;
@@ -15,7 +14,7 @@ use super::{Miss, Probe, Prober, Setting, Trace, read_text, timed};
 use crate::file::{Mistakes, Node, Read};
 use crate::host::lookup::{NoAnswer, over_datagrams, over_stream, question, said};
 use crate::host::names::Names;
-use crate::host::socket::{Protocol, any};
+use crate::host::socket::Protocol;
 
 crate::kind! {
     /// Asks a name server one question and judges the answer.
@@ -144,7 +143,7 @@ every    = "30s"
 
     fn prober(&self, setting: &Setting) -> Result<DnsProber, String> {
         let tls = self.tls.as_ref().map(|security| Tls::new(&self.address.host, security, setting, &["dot"]));
-        Ok(DnsProber { dns: self.clone(), tls: tls.transpose()?, names: Names::default() })
+        Ok(DnsProber { dns: self.clone(), tls: tls.transpose()?, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {
@@ -177,12 +176,9 @@ impl Prober for DnsProber {
             Protocol::Udp => {
                 let peer = SocketAddr::new(look_up(&address.host, &self.names, trace).await?, address.port);
                 trace.note("peer", || peer.to_string());
+                let socket = datagrams(peer, &self.names).await?;
                 let Trace { phases, not_heard, .. } = trace;
-                let asking = async {
-                    let socket = UdpSocket::bind(any(peer)).await?;
-                    socket.connect(peer).await?;
-                    over_datagrams(&socket, &question, not_heard).await
-                };
+                let asking = over_datagrams(&socket, &question, not_heard);
                 timed(&mut phases.first_byte, asking).await.map_err(|why| broken(peer, &why))
             }
         }?;

@@ -7,13 +7,16 @@ use serde_json::{Value as Json, json};
 use super::{Miss, Probe, Prober, Setting, Trace, beginning};
 use crate::file::{Fields, Mistakes, Node, Read};
 use crate::hands::command::{Ended, output};
+use crate::host::names::Names;
 
 crate::kind! {
     /// Runs your own command; exit code 0 is good.
     ///
     /// It is run without a shell, in the experiment file's directory, in a process group of its own: a look
     /// that is over takes all of the group with it. A command that cannot be started counts as missed, not
-    /// as bad: that is our side's trouble, not the system's.
+    /// as bad: that is our side's trouble, not the system's. With `netns` or `container` it has
+    /// that network, and all else as here: a program of a container would run with our rights. `docker exec` runs one with its
+    /// own.
     pub struct Exec("exec") {
         /// The command and its arguments.
         run: Vec<String> = required,
@@ -62,6 +65,7 @@ impl Read for Expect {
 pub struct ExecProber {
     exec: Exec,
     directory: PathBuf,
+    names: Names,
 }
 
 impl Probe for Exec {
@@ -84,7 +88,7 @@ timeout = "3s"
     }
 
     fn prober(&self, setting: &Setting) -> Result<ExecProber, String> {
-        Ok(ExecProber { exec: self.clone(), directory: setting.directory.clone() })
+        Ok(ExecProber { exec: self.clone(), directory: setting.directory.clone(), names: setting.names() })
     }
 
     fn looks_at(&self) -> String {
@@ -93,13 +97,14 @@ timeout = "3s"
 }
 
 impl Prober for ExecProber {
-    async fn look(&self, _: &mut Trace) -> Result<(), Miss> {
-        match output(&self.exec.run, &self.directory).await {
+    async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
+        let network = self.names.door().await.map_err(|why| Miss::ours(why.to_string()))?;
+        match output(&self.exec.run, &self.directory, network).await {
             Err(why) => Err(Miss::ours(why)),
-            Ok(ended) => match self.wrong(&ended) {
-                Some(why) => Err(Miss::new(why)),
-                None => Ok(()),
-            },
+            Ok(ended) => {
+                trace.answered(&ended.stdout);
+                self.wrong(&ended).map_or(Ok(()), |why| Err(Miss::new(why)))
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ impl Expect {
     /// What is wrong with an answer; a number is noted as the figure of the look.
     pub(super) fn wrong(&self, called: &str, answer: &[u8], trace: &mut Trace) -> Option<String> {
         trace.note("answer", || beginning(answer));
+        trace.answered(answer);
         let text = String::from_utf8_lossy(answer);
         if let Some(wanted) = self.is.as_ref().filter(|wanted| *wanted != text.as_ref()) {
             return Some(match answer {
@@ -271,6 +272,13 @@ impl Pattern {
     /// Whether it is found in a text.
     pub(super) fn is_match(&self, text: &[u8]) -> bool {
         self.0.is_match(text)
+    }
+
+    /// What its first group, or all of it, has found in a text.
+    pub(super) fn group(&self, text: &[u8]) -> Option<String> {
+        let found = self.0.captures(text)?;
+        let group = found.get(1).or_else(|| found.get(0))?;
+        Some(String::from_utf8_lossy(group.as_bytes()).into_owned())
     }
 
     /// Where the first match in a text ends.

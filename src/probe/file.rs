@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::expect::{Content, KEPT, Paths, Pattern};
-use super::{Miss, Probe, Prober, Setting, Trace, timed};
+use super::{Miss, Probe, Prober, Setting, Trace, reach, timed, unreadable};
 use crate::base::{Bytes, Clock, unit};
+use crate::host::standpoint::Place;
 
 crate::kind! {
     /// Looks at a file: whether it is there, how old, how large, and what it holds.
@@ -50,6 +51,7 @@ crate::table!(Expect, "`expect`");
 /// Looks, again and again.
 pub struct FileProber {
     path: PathBuf,
+    place: Option<Place>,
     expect: Expect,
 }
 
@@ -77,7 +79,7 @@ every  = "1m"
     }
 
     fn prober(&self, setting: &Setting) -> Result<FileProber, String> {
-        Ok(FileProber { path: setting.directory.join(&self.path), expect: self.expect.clone() })
+        Ok(FileProber { path: setting.path(&self.path), place: setting.place(), expect: self.expect.clone() })
     }
 
     fn looks_at(&self) -> String {
@@ -97,9 +99,9 @@ impl Prober for FileProber {
         let Expect { younger_than, older_than, larger_than, smaller_than, contains, regex, json, absent } =
             &self.expect;
         let content = Content { contains: contains.as_deref(), regex: regex.as_ref(), json };
-        let (path, reads) = (self.path.clone(), content.any());
+        let (path, place, reads) = (self.path.clone(), self.place.clone(), content.any());
         // A file system may hang; that must delay no other look.
-        let looking = tokio::task::spawn_blocking(move || found(&path, reads));
+        let looking = tokio::task::spawn_blocking(move || found(reach(place.as_ref(), &path)?.path(), reads));
         let found = timed(&mut trace.first_byte, looking).await;
         let called = self.path.display();
         let found = match found.map_err(|why| Miss::ours(why.to_string()))? {
@@ -107,7 +109,7 @@ impl Prober for FileProber {
                 let miss = Miss::new(format!("{called} is not there"));
                 return if *absent { Ok(()) } else { Err(miss) };
             }
-            Err(why) => return Err(Miss::new(format!("{called}: {why}"))),
+            Err(why) => return Err(unreadable(&self.path, &why)),
             Ok(_) if *absent => return Err(Miss::new(format!("{called} is there"))),
             Ok(found) => found,
         };

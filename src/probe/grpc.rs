@@ -78,7 +78,7 @@ rate    = "2/s"
     fn prober(&self, setting: &Setting) -> Result<GrpcProber, String> {
         let tls = self.tls.as_ref().map(|security| Tls::new(&self.address.host, security, setting, &["h2"]));
         let message = asked(&self.service).into();
-        Ok(GrpcProber { grpc: self.clone(), tls: tls.transpose()?, message, names: Names::default() })
+        Ok(GrpcProber { grpc: self.clone(), tls: tls.transpose()?, message, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {

@@ -22,7 +22,6 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValu
 use super::expect::KEPT;
 use super::security::{self, Security, Tls};
 use super::{Miss, Probe, Prober, Secret, Setting, Trace, beginning, read_file, secret, timed};
-use crate::host::names::Names;
 pub(super) use access::{Access, Page};
 use expect::Expect;
 use redirect::{Asked, redirect};
@@ -255,11 +254,11 @@ impl Http {
                 address: proxy.address.clone(),
                 authorization: self.proxy_basic.as_ref().map(|basic| basic.header(setting)).transpose()?,
             },
-            (None, Some(path)) => Through::Socket(setting.directory.join(path)),
+            (None, Some(path)) => Through::Socket(setting.path(path), setting.place()),
             (None, None) => Through::Nothing,
         };
         Ok(Way {
-            names: Names::default(),
+            names: setting.names(),
             pick: self.addresses,
             turn: AtomicUsize::new(0),
             through,
@@ -381,13 +380,15 @@ impl HttpProber {
         }
         let mut wrong = self.expect.wrong_head(head.status.as_u16(), &head.headers);
         wrong = wrong.or_else(|| wire.course.flaw.clone());
-        if self.keeps > 0 {
+        let wanted = if trace.keeps_answer { self.keeps.max(KEPT) } else { self.keeps };
+        if wanted > 0 {
             wrong = wrong.or_else(|| compressed(&head.headers));
         }
-        let keeps = if wrong.is_none() { self.keeps } else { 0 };
+        let keeps = if wrong.is_none() { wanted } else { 0 };
         let read = self.body(wire, body, keeps, trace).await;
         let (kept, length) = read.map_err(|miss| wrong.take().map_or(miss, Miss::new))?;
         trace.measure("body", length.0 as f64, || length.to_string());
+        trace.answered(&kept);
         let wrong = wrong
             .or_else(|| self.expect.content().wrong("the body", &kept, length.0 <= KEPT as u64))
             .or_else(|| self.expect.size.as_ref()?.wrong("the body", &length))

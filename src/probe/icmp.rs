@@ -56,10 +56,10 @@ every = "1s"
         wrong.map_or(Ok(()), |(what, remedy)| Err((what, remedy.to_owned())))
     }
 
-    fn prober(&self, _: &Setting) -> Result<IcmpProber, String> {
+    fn prober(&self, setting: &Setting) -> Result<IcmpProber, String> {
         let payload = (0..self.size.0).map(|n| n as u8).collect();
         let ttl = self.ttl.and_then(|ttl| u8::try_from(ttl).ok());
-        Ok(IcmpProber { icmp: self.clone(), ttl, payload, names: Names::default() })
+        Ok(IcmpProber { icmp: self.clone(), ttl, payload, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {
@@ -71,7 +71,8 @@ impl Prober for IcmpProber {
     async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         let to = look_up(&self.icmp.host, &self.names, trace).await?;
         trace.note("peer", || to.to_string());
-        let ping = Ping::open(to, self.ttl).map_err(|why| not_sent(to, &why))?;
+        let ping = self.names.within(|| Ping::open(to, self.ttl)).await;
+        let ping = ping.map_err(|why| Miss::ours(why.to_string()))?.map_err(|why| not_sent(to, &why))?;
         trace.note("socket", || if ping.is_raw() { "raw" } else { "ping" }.to_owned());
         let echo = timed(&mut trace.first_byte, ping.echo(1, &self.payload)).await;
         match echo.map_err(|why| not_sent(to, &why))? {

@@ -11,7 +11,8 @@ use tokio::sync::Mutex;
 
 use super::expect::Pattern;
 use super::figure::Expect;
-use super::{Miss, Probe, Prober, Setting, Trace, timed};
+use super::{Miss, Probe, Prober, Setting, Trace, is_nowhere, reach, timed, unreadable};
+use crate::host::standpoint::Place;
 
 /// A longer line is taken for several.
 const LINE: usize = 64 * 1024;
@@ -49,6 +50,7 @@ crate::words!(Of, "word", "rate" => Of::Rate, "count" => Of::Count);
 pub struct LogProber {
     log: Log,
     path: PathBuf,
+    place: Option<Place>,
     tail: Arc<Mutex<Tail>>,
 }
 
@@ -62,18 +64,18 @@ every  = "5s"
 "#;
 
     fn prober(&self, setting: &Setting) -> Result<LogProber, String> {
-        let path = setting.directory.join(&self.path);
-        let open = match open(&path) {
+        let (path, place) = (setting.path(&self.path), setting.place());
+        let open = match open(place.as_ref(), &path) {
             Ok(file) => {
                 let at = file.metadata().map_err(|why| format!("{}: {why}", path.display()))?.len();
                 Some(Open { file, at })
             }
-            // A program that is yet to start begins it.
-            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+            // A program, or a container, that is yet to start begins it.
+            Err(why) if why.kind() == io::ErrorKind::NotFound || is_nowhere(&why) => None,
             Err(why) => return Err(format!("{}: {why}", path.display())),
         };
         let tail = Tail { open, line: Vec::new(), matched: 0, since: Instant::now() };
-        Ok(LogProber { log: self.clone(), path, tail: Arc::new(Mutex::new(tail)) })
+        Ok(LogProber { log: self.clone(), path, place, tail: Arc::new(Mutex::new(tail)) })
     }
 
     fn looks_at(&self) -> String {
@@ -84,10 +86,10 @@ every  = "5s"
 impl Prober for LogProber {
     async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         let mut tail = self.tail.clone().lock_owned().await;
-        let (path, pattern) = (self.path.clone(), self.log.regex.clone());
+        let (path, place, pattern) = (self.path.clone(), self.place.clone(), self.log.regex.clone());
         // A file system may hang; that must delay no other look. What a look that is over has read counts in the next.
         let reading = tokio::task::spawn_blocking(move || {
-            let read = tail.read(&path, &pattern);
+            let read = tail.read(place.as_ref(), &path, &pattern);
             (tail, read)
         });
         let (mut tail, read) =
@@ -95,7 +97,7 @@ impl Prober for LogProber {
         let called = self.path.display();
         read.map_err(|why| match why.kind() {
             io::ErrorKind::NotFound => Miss::new(format!("{called} is not there")),
-            _ => Miss::new(format!("{called}: {why}")),
+            _ => unreadable(&self.path, &why),
         })?;
         let (matched, took) = (tail.matched as f64, tail.since.elapsed().as_secs_f64());
         (tail.matched, tail.since) = (0, Instant::now());
@@ -124,7 +126,9 @@ struct Open {
     at: u64,
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(place: Option<&Place>, path: &Path) -> io::Result<File> {
+    let reached = reach(place, path)?;
+    let path = reached.path();
     // A pipe would be waited for.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
@@ -134,10 +138,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 impl Tail {
     /// Reads on to the end of what there is now.
-    fn read(&mut self, path: &Path, pattern: &Pattern) -> io::Result<()> {
+    fn read(&mut self, place: Option<&Place>, path: &Path, pattern: &Pattern) -> io::Result<()> {
         // What was written before the file was moved away.
         let before = self.rest(pattern)?;
-        match (fs::metadata(path), before) {
+        match (reach(place, path).and_then(|reached| fs::metadata(reached.path())), before) {
             // It is moved away, and the new one not begun.
             (Err(why), Some(_)) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
             (Err(why), _) => return Err(why),
@@ -147,7 +151,7 @@ impl Tail {
             (Ok(_), _) => {}
         }
         self.end_line(pattern);
-        self.open = Some(Open { file: open(path)?, at: 0 });
+        self.open = Some(Open { file: open(place, path)?, at: 0 });
         self.rest(pattern).map(drop)
     }
 

@@ -22,6 +22,7 @@ mod payload;
 mod postgres;
 mod promql;
 mod redis;
+mod scenario;
 pub mod schedule;
 mod security;
 mod starttls;
@@ -38,7 +39,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::RunId;
 use crate::file::{FieldDoc, Fields, Mistakes, Node, Read, Sources, Value, read_text};
 use crate::host::mark::Mark;
+use crate::host::names::Names;
 use crate::host::process::Process;
+use crate::host::standpoint::{Nowhere, Place, Reached, Standpoint};
 use crate::host::target::{self, NotFound, Selector, Target};
 
 pub use schedule::{Look, News, Schedule, look_once, watch};
@@ -54,6 +57,42 @@ pub struct Setting {
     pub facts: bool,
     /// Whose processes are looked at, by kinds that look at some.
     pub whom: Option<Whom>,
+    /// Where it looks from, when that is not here.
+    pub from: Option<Standpoint>,
+}
+
+impl Setting {
+    /// Names as they are known there, and the way to their addresses.
+    fn names(&self) -> Names {
+        Names::of(self.place())
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.from.clone().map(Place::new)
+    }
+
+    /// A file that is looked at: of the container's, or from the experiment file's directory on.
+    fn path(&self, path: &Path) -> PathBuf {
+        let from = match self.from {
+            Some(Standpoint::Container(_)) => Path::new("/"),
+            _ => &self.directory,
+        };
+        from.join(path)
+    }
+}
+
+/// What is said of a file that cannot be read; that we cannot look where it is says nothing about it.
+fn unreadable(path: &Path, why: &std::io::Error) -> Miss {
+    Miss { ours: is_nowhere(why), why: format!("{}: {why}", path.display()) }
+}
+
+fn is_nowhere(why: &std::io::Error) -> bool {
+    why.get_ref().and_then(|inner| inner.downcast_ref::<Nowhere>()).is_some()
+}
+
+/// A file where one looks from. Blocks.
+fn reach(place: Option<&Place>, path: &Path) -> std::io::Result<Reached> {
+    place.map_or_else(|| Ok(Reached::here(path)), |place| place.file(path))
 }
 
 /// Whose processes are looked at.
@@ -147,11 +186,27 @@ pub struct Trace {
     pub phases: Phases,
     /// What it met, in order.
     pub facts: Vec<Fact>,
+    /// The steps it had, of a scenario.
+    pub steps: Vec<Step>,
     /// Whether an answer has begun.
     begun: bool,
     /// What came and was not heard, in a few words that follow `what came`.
     not_heard: Option<&'static str>,
     keeps: bool,
+    /// Whether somebody wants what was answered, and that.
+    keeps_answer: bool,
+    answer: Option<Vec<u8>>,
+}
+
+/// A step of a look that has several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it was good.
+    pub good: bool,
 }
 
 impl Trace {
@@ -193,6 +248,13 @@ impl Trace {
     pub fn note(&mut self, name: &'static str, said: impl FnOnce() -> String) {
         if self.keeps {
             self.facts.push(Fact { name, said: said(), figure: None });
+        }
+    }
+
+    /// Keeps what was answered, if anybody wants it.
+    fn answered(&mut self, answer: &[u8]) {
+        if self.keeps_answer {
+            self.answer = Some(answer.to_vec());
         }
     }
 
@@ -473,12 +535,20 @@ kinds! {
     Dns: dns::Dns, dns::DnsProber;
     Metric: metric::Metric, metric::MetricProber;
     Log: log::Log, log::LogProber;
+    Scenario: scenario::Scenario, scenario::ScenarioProber;
     Host: host::Host, host::HostProber;
     Promql: promql::Promql, promql::PromqlProber;
     Mysql: mysql::Mysql, mysql::MysqlProber;
 }
 
 impl AnyProbe {
+    /// What it looks at, and from where, in a few words.
+    #[must_use]
+    pub fn looks_at_from(&self, from: Option<&Standpoint>) -> String {
+        let looks_at = self.looks_at();
+        from.map_or(looks_at.clone(), |from| format!("{looks_at}, from {from}"))
+    }
+
     /// A probe from its kind's fields written as TOML, for looks that no file describes.
     ///
     /// # Errors

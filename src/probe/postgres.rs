@@ -84,12 +84,7 @@ every         = "1s"
             .tls
             .as_ref()
             .map(|security| Tls::new(&self.address.host, security, setting, &["postgresql"]));
-        Ok(PostgresProber {
-            postgres: self.clone(),
-            password,
-            tls: tls.transpose()?,
-            names: Names::default(),
-        })
+        Ok(PostgresProber { postgres: self.clone(), password, tls: tls.transpose()?, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {

@@ -77,13 +77,7 @@ every   = "1s"
         });
         let tls = self.tls.as_ref().map(|security| Tls::new(&self.address.host, security, setting, &[]));
         let command = written(&self.command);
-        Ok(RedisProber {
-            redis: self.clone(),
-            tls: tls.transpose()?,
-            login,
-            command,
-            names: Names::default(),
-        })
+        Ok(RedisProber { redis: self.clone(), tls: tls.transpose()?, login, command, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
-use super::{Fact, Phases, Prober, Trace};
+use super::{Fact, Phases, Prober, Step, Trace};
 use crate::base::{Clock, Dice, Rate, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
@@ -42,6 +42,7 @@ pub struct Schedule {
 
 /// What a watch tells.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "of two news one is a look, and both are gone at once")]
 pub enum News {
     /// A look was begun. It is settled by exactly one [`News::Settled`] of the same `intended`.
     Begun {
@@ -65,6 +66,16 @@ pub struct Look {
     pub phases: Phases,
     /// What it met on the way, for whoever asked.
     pub facts: Vec<Fact>,
+    /// The steps it had, of a scenario.
+    pub steps: Box<[Step]>,
+}
+
+impl Look {
+    /// One with neither parts nor steps.
+    #[must_use]
+    pub fn bare(probe: usize, sample: Sample) -> Self {
+        Self { probe, sample, phases: Phases::default(), facts: Vec::new(), steps: Box::default() }
+    }
 }
 
 impl Schedule {
@@ -138,9 +149,7 @@ pub async fn watch<P: Prober + 'static>(
             let now = clock.now();
             let sample =
                 Sample { intended, started: now, ended: now, outcome: Outcome::Missed, why: Some(why) };
-            let _ = news
-                .send(News::Settled(Look { probe, sample, phases: Phases::default(), facts: Vec::new() }))
-                .await;
+            let _ = news.send(News::Settled(Look::bare(probe, sample))).await;
         }
     }
     while let Some(ended) = looks.join_next().await {
@@ -168,6 +177,7 @@ async fn settle<P: Prober>(
         sample: Sample { intended, started, ended, outcome, why },
         phases: trace.phases,
         facts: trace.facts,
+        steps: trace.steps.into(),
     };
     if started >= deadline {
         return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());

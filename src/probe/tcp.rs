@@ -143,7 +143,7 @@ script  = [
         for step in std::iter::once(&first).chain(&self.script) {
             turns.extend(step.turns(&self.address.host, setting)?);
         }
-        Ok(TcpProber { address: self.address.clone(), turns, names: Names::default() })
+        Ok(TcpProber { address: self.address.clone(), turns, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {

@@ -86,7 +86,7 @@ timeout = "5s"
 
     fn prober(&self, setting: &Setting) -> Result<TlsProber, String> {
         let shaking = Shaking::new(&self.address.host, &self.security(), setting, &[])?;
-        Ok(TlsProber { tls: self.clone(), shaking, names: Names::default() })
+        Ok(TlsProber { tls: self.clone(), shaking, names: setting.names() })
     }
 
     fn looks_at(&self) -> String {

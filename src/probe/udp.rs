@@ -2,15 +2,12 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::UdpSocket;
-
-use super::dial::{Address, broken, look_up};
+use super::dial::{Address, broken, datagrams, look_up};
 use super::expect::Expect;
 use super::payload::Payload;
 use super::{Miss, Probe, Prober, Setting, Trace, timed};
 use crate::host::datagram::{LONGEST, hear};
 use crate::host::names::Names;
-use crate::host::socket::any;
 
 crate::kind! {
     /// Sends a datagram and judges the first one that comes back.
@@ -43,8 +40,8 @@ expect  = { regex = "(?s-u)^\\x01\\x01" }   # a binding response (RFC 8489)
 every   = "1s"
 "#;
 
-    fn prober(&self, _: &Setting) -> Result<UdpProber, String> {
-        Ok(UdpProber { udp: self.clone(), names: Names::default() })
+    fn prober(&self, setting: &Setting) -> Result<UdpProber, String> {
+        Ok(UdpProber { udp: self.clone(), names: setting.names() })
     }
 
     fn looks_at(&self) -> String {
@@ -57,10 +54,8 @@ impl Prober for UdpProber {
         let Udp { address, send: Payload(sent), expect } = &self.udp;
         let peer = SocketAddr::new(look_up(&address.host, &self.names, trace).await?, address.port);
         trace.note("peer", || peer.to_string());
+        let socket = datagrams(peer, &self.names).await?;
         let asking = async {
-            // Connected, it hears nobody else, and hears what the host says about the port.
-            let socket = UdpSocket::bind(any(peer)).await?;
-            socket.connect(peer).await?;
             socket.send(sent).await?;
             let mut answer = vec![0; LONGEST];
             let length = hear(&socket, &mut answer).await?;

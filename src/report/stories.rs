@@ -35,6 +35,7 @@ fn slow_look(probe: &str, at_ms: f64, latency_ms: f64, why: Option<&str>) -> Eve
             slip_ms: 0.1,
             why: why.map(str::to_owned),
             phases: Phases::default(),
+            steps: Vec::new(),
         },
     )
 }

@@ -23,13 +23,15 @@ use tokio_rustls::server::TlsStream;
 pub const LONG: Duration = Duration::from_secs(20);
 
 pub fn prober_in(directory: &Path, kind: &str, text: &str) -> AnyProber {
-    let setting = Setting { directory: directory.to_owned(), timeout: LONG, facts: false, whom: None };
+    let setting =
+        Setting { directory: directory.to_owned(), timeout: LONG, facts: false, whom: None, from: None };
     AnyProbe::from_toml(kind, text).unwrap().prober(&setting).unwrap()
 }
 
 /// A look's outcome as [`seen`], and what it met: names and words.
 pub async fn told(directory: &Path, kind: &str, text: &str) -> ((Outcome, String), Vec<(String, String)>) {
-    let setting = Setting { directory: directory.to_owned(), timeout: LONG, facts: true, whom: None };
+    let setting =
+        Setting { directory: directory.to_owned(), timeout: LONG, facts: true, whom: None, from: None };
     let prober = AnyProbe::from_toml(kind, text).unwrap().prober(&setting).unwrap();
     let look = look(&prober).await;
     let facts = look.facts.into_iter().map(|fact| (fact.name.to_owned(), fact.said)).collect();

@@ -71,7 +71,7 @@ impl Dns {
         let network = network.clone();
         let named =
             Question { network, name: named, kind: if six { RecordType::AAAA } else { RecordType::A } };
-        let server = Names::default().servers().ok().and_then(|servers| servers.into_iter().next());
+        let server = Names::of(None).servers().ok().and_then(|servers| servers.into_iter().next());
         let clients = clients(site);
         let other = match &self.names {
             Some(names) => Some(known(UNNAMED)).filter(|name| !names.fit(name)),

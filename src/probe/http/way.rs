@@ -14,10 +14,11 @@ use super::expect::Expect;
 use super::request::{Pick, Url, Version};
 use super::wire::{Course, Wire, tunnel};
 use crate::host::names::Names;
+use crate::host::standpoint::Place;
 use crate::probe::dial::{Address, Dialled, broken, connect, look_up_all};
 use crate::probe::security::Tls;
 use crate::probe::stream::Stream;
-use crate::probe::{Miss, Trace, timed};
+use crate::probe::{Miss, Trace, reach, timed};
 
 /// The way to servers.
 pub(super) struct Way {
@@ -41,7 +42,7 @@ pub(super) enum Through {
         /// Who we are.
         authorization: Option<HeaderValue>,
     },
-    Socket(PathBuf),
+    Socket(PathBuf, Option<Place>),
 }
 
 impl Way {
@@ -113,10 +114,16 @@ impl Way {
                 let stream = timed(&mut trace.greeting, asking).await?;
                 Ok((stream, format!("{} through {proxy}", url.address)))
             }
-            Through::Socket(path) => {
+            Through::Socket(path, place) => {
                 let peer = path.display().to_string();
                 trace.note("peer", || peer.clone());
-                let stream = timed(&mut trace.connect, UnixStream::connect(path)).await;
+                let connecting = async {
+                    let (path, place) = (path.clone(), place.clone());
+                    // A file system, or a container runtime, may hang; that must delay no other look.
+                    let reached = tokio::task::spawn_blocking(move || reach(place.as_ref(), &path));
+                    UnixStream::connect(reached.await??.path()).await
+                };
+                let stream = timed(&mut trace.connect, connecting).await;
                 Ok((Stream::Local(stream.map_err(|why| broken(&peer, &why))?), peer))
             }
         }
@@ -132,6 +139,6 @@ impl Way {
         } else {
             0
         };
-        connect(SocketAddr::new(all[turn], address.port), trace).await
+        connect(SocketAddr::new(all[turn], address.port), &self.names, trace).await
     }
 }
