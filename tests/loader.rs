@@ -160,7 +160,7 @@ fn example_a_is_read_into_the_model_word_by_word() {
     assert!(matches!(&redis.ready, Some(Ready::Tcp(address)) if *address == there));
     assert_eq!((api.env["REDIS"].as_str(), api.needs.len()), (there.as_str(), 2));
 
-    assert_eq!(a.probes[0].rate.unwrap().to_string(), "20/s");
+    assert_eq!(a.probes[0].rhythm.unwrap().to_string(), "20/s");
     assert_eq!(a.probes[1].once, Some(brownout::experiment::model::Once::After));
     let slo = &a.slos[0];
     assert_eq!(slo.promises.availability.unwrap().to_string(), "99%");

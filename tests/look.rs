@@ -131,3 +131,29 @@ fn probes_of_a_file_are_looked_with_also_when_it_holds_nothing_else() {
         assert!(said(&wrong).contains(words), "{arguments:?}: {}", said(&wrong));
     }
 }
+
+#[test]
+fn looks_by_chance_come_at_the_same_moments_for_the_same_seed_and_each_retry_is_told() {
+    let (world, at) = (World::new(), server());
+    let gaps = |seed: &str| -> Vec<i64> {
+        let url = format!("http://{at}/good");
+        let arguments = ["--count", "20", "--rate", "200/s", "--poisson", "--seed", seed, "--format", "json"];
+        let looked = probe(&world, &[&[url.as_str()], &arguments[..]].concat());
+        let mut intended: Vec<f64> = out(&looked)
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["intended_ms"].as_f64().unwrap())
+            .collect();
+        assert_eq!(intended.len(), 20, "{}", said(&looked));
+        intended.sort_by(f64::total_cmp);
+        intended.windows(2).map(|pair| ((pair[1] - pair[0]) * 1e3).round() as i64).collect()
+    };
+    let (first, again, other) = (gaps("5"), gaps("5"), gaps("6"));
+    assert!(first.iter().zip(&again).all(|(one, other)| one.abs_diff(*other) <= 1), "{first:?} {again:?}");
+    assert_ne!(first, other);
+
+    let bad = probe(&world, &[&format!("http://{at}/bad"), "--retries", "2", "--format", "json"]);
+    let told: Value = serde_json::from_str(&out(&bad)).unwrap();
+    assert_eq!(told["outcome"], "bad", "{}", said(&bad));
+    assert_eq!(told["retried"].as_array().unwrap().len(), 2, "{told}");
+    assert!(told["latency_ms"].as_f64().unwrap() >= 200.0, "both pauses count: {told}");
+}

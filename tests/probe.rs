@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use brownout::base::{Clock, Rate};
+use brownout::base::{Clock, Dice, Rate};
 use brownout::host::process::Process;
-use brownout::probe::{AnyProbe, AnyProber, News, Phases, Schedule, Setting, look_once, watch};
+use brownout::probe::{
+    AnyProbe, AnyProber, Beats, News, Phases, Rhythm, Schedule, Setting, look_once, watch,
+};
 use brownout::slo::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -770,12 +772,9 @@ async fn a_stalled_server_is_seen_to_stall_by_every_look_of_the_stall() {
         }
     })
     .await;
-    let schedule = Schedule {
-        rate: Rate::per_second(200.0).unwrap(),
-        timeout: LONG,
-        in_flight: 1000,
-        offset: Duration::ZERO,
-    };
+    let rhythm = Rhythm::even(Rate::per_second(200.0).unwrap());
+    let beats = Beats::begun(rhythm, &Dice::new(1), "p");
+    let schedule = Schedule::now(beats, LONG.into(), 1000, &clock);
     let (news, mut heard) = tokio::sync::mpsc::channel(64);
     let stop = async move { clock.sleep_until(1800 * MS).await };
     let watching = tokio::spawn(watch(3, Arc::new(http(address, "")), schedule, clock, news, stop));

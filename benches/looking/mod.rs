@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use brownout::base::{Clock, Rate};
-use brownout::probe::{AnyProbe, Look, News, Schedule, Setting, watch};
+use brownout::base::{Clock, Dice, Rate};
+use brownout::probe::{AnyProbe, Beats, Look, News, Rhythm, Schedule, Setting, watch};
 use brownout::slo::Outcome;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -32,12 +32,9 @@ impl Looks {
         let setting =
             Setting { directory: "/".into(), timeout: self.timeout, facts: false, whom: None, from: None };
         let prober = Arc::new(self.probe.prober(&setting).unwrap());
-        let schedule = Schedule {
-            rate: Rate::per_second(self.rate).unwrap(),
-            timeout: self.timeout,
-            in_flight: self.in_flight,
-            offset: Duration::ZERO,
-        };
+        let rhythm = Rhythm::even(Rate::per_second(self.rate).unwrap());
+        let beats = Beats::begun(rhythm, &Dice::new(1), "p");
+        let schedule = Schedule::now(beats, self.timeout.into(), self.in_flight, &clock);
         let (news, mut heard) = tokio::sync::mpsc::channel(4096);
         let until = tokio::time::sleep(self.length);
         let watching = tokio::spawn(watch(0, prober, schedule, clock, news, until));

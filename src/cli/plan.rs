@@ -62,9 +62,14 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     line(String::new());
     for probe in &told.probes {
-        let rate = probe.rate.map_or_else(|| "once".to_owned(), |rate| format!("{rate}/s"));
+        let rhythm = probe.rhythm.as_deref().unwrap_or("once");
+        let retries = match probe.retries {
+            0 => String::new(),
+            retries => format!(", tried again up to {retries} times"),
+        };
         let observed = if probe.observe_only { ", only recorded" } else { "" };
-        line(format!("looks   {} ({}, {rate}{observed}): {}", probe.name, probe.kind, probe.looks_at));
+        let how = format!("{}, {rhythm}{retries}{observed}", probe.kind);
+        line(format!("looks   {} ({how}): {}", probe.name, probe.looks_at));
     }
     for objective in &told.objectives {
         line(format!("judges  {}", objective.name));

@@ -11,9 +11,12 @@ use tokio::sync::mpsc;
 
 use super::Exit;
 use super::launch::load;
-use crate::base::{Clock, Rate, unit};
+use crate::base::{Clock, Dice, Rate, unit};
 use crate::experiment::{Draft, Surroundings, environment};
-use crate::probe::{AnyProbe, AnyProber, Look, News, Phases, Schedule, Setting, Whom, look_once, watch};
+use crate::probe::{
+    AnyProbe, AnyProber, Beats, Canary, Limits, Look, News, Phases, Rhythm, Schedule, Setting, Spread, Whom,
+    look_once, watch,
+};
 use crate::slo::{Outcome, Tally};
 
 #[derive(clap::Args)]
@@ -31,6 +34,15 @@ pub(super) struct Probe {
     /// Looks a second, on a grid that no answer moves; that of the file, or 1/s
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<Rate>,
+    /// Looks come independently of one another, with exponential gaps whose mean is the rate
+    #[arg(long)]
+    poisson: bool,
+    /// What gaps and jitter are drawn from; a new one each time when absent
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A bad look is tried again so many times, within its timeout; that of the file, or 0
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
     /// A look that takes longer is bad; that of the file, or 1s
     #[arg(long, value_name = "DURATION", value_parser = unit::duration)]
     timeout: Option<Duration>,
@@ -59,8 +71,8 @@ struct Asked {
     probe: AnyProbe,
     looks_at: String,
     prober: Arc<AnyProber>,
-    rate: Rate,
-    timeout: Duration,
+    rhythm: Rhythm,
+    limits: Limits,
     in_flight: u32,
 }
 
@@ -90,24 +102,22 @@ impl Probe {
         let path = Path::new(&self.what);
         let is_file = path.is_file() || path.extension().is_some_and(|extension| extension == "toml");
         let found = if is_file { self.of_file(path)? } else { vec![self.of_url()?] };
-        let all: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+        let all: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
         let known = all.join(", ");
         let mut asked = Vec::new();
-        for (name, probe, setting, rate, in_flight) in found {
+        for Found { name, probe, setting, rhythm, retries, in_flight } in found {
             if self.name.as_ref().is_some_and(|only| *only != name) {
                 continue;
             }
             let prober = probe.prober(&setting).map_err(|why| wrong(&format!("{name}: {why}")))?;
-            let rate = self.rate.or(rate).or_else(|| Rate::per_second(1.0)).ok_or(Exit::Bug)?;
-            asked.push(Asked {
-                name,
-                looks_at: probe.looks_at_from(setting.from.as_ref()),
-                probe,
-                prober: Arc::new(prober),
-                rate,
-                timeout: setting.timeout,
-                in_flight,
-            });
+            let limits = Limits { timeout: setting.timeout, retries: self.retries.unwrap_or(retries) };
+            let once = Rate::per_second(1.0).ok_or(Exit::Bug)?;
+            let mut rhythm = self.rate.map(Rhythm::even).or(rhythm).unwrap_or(Rhythm::even(once));
+            if self.poisson {
+                rhythm.spread = Spread::Poisson;
+            }
+            let looks_at = probe.looks_at_from(setting.from.as_ref());
+            asked.push(Asked { name, looks_at, probe, prober: Arc::new(prober), rhythm, limits, in_flight });
         }
         match (&self.name, asked.is_empty()) {
             (Some(only), true) => {
@@ -127,7 +137,9 @@ impl Probe {
             return Err(wrong(&format!("`{name}` is a probe of a file, and {} is none", self.what)));
         }
         let probe = AnyProbe::of_url(&self.what).map_err(|why| wrong(&why))?;
-        Ok(("probe".to_owned(), probe, self.setting(".".into(), Duration::from_secs(1)), None, IN_FLIGHT))
+        let setting = self.setting(".".into(), Duration::from_secs(1));
+        let (name, rhythm) = ("probe".to_owned(), None);
+        Ok(Found { name, probe, setting, rhythm, retries: 0, in_flight: IN_FLIGHT })
     }
 
     /// All probes of an experiment, or of a file that holds only probes, as those to be included do.
@@ -151,14 +163,21 @@ impl Probe {
             let whom = probe.target.clone().map(|target| Whom { target, run: None });
             let setting = self.setting(experiment.directory.clone(), probe.timeout);
             let setting = Setting { whom, from: probe.from.clone(), ..setting };
-            (probe.name.clone(), probe.look.clone(), setting, probe.rate, probe.in_flight)
+            Found {
+                name: probe.name.clone(),
+                probe: probe.look.clone(),
+                setting,
+                rhythm: probe.rhythm,
+                retries: probe.retries,
+                in_flight: probe.in_flight,
+            }
         });
         Ok(found.collect())
     }
 
     /// One look, shown whole.
     async fn once(&self, asked: &Asked) -> Exit {
-        let look = look_once(0, &*asked.prober, &Clock::start(), asked.timeout).await;
+        let look = look_once(0, &*asked.prober, &Clock::start(), asked.limits).await;
         let text = match self.format {
             Told::Text => shown(asked, &look, self.verbose),
             Told::Json => format!("{}\n", object(asked, &look)),
@@ -170,33 +189,37 @@ impl Probe {
 
     /// Many looks on their grid, each bad one told, and all of them counted.
     async fn series(&self, asked: &Asked) -> Exit {
-        let interval = asked.rate.interval();
-        let length = match (self.hold, self.count) {
-            (Some(hold), _) => hold,
-            // Half an interval before the one look that would be too many.
-            (None, count) => interval.mul_f64(f64::from(count.unwrap_or(1)) - 0.5),
-        };
+        let dice = self.seed.map_or_else(Dice::drawn, Dice::new);
+        let beats = Beats::begun(asked.rhythm, &dice, &asked.name);
+        let most = self.hold.is_none().then(|| u64::from(self.count.unwrap_or(1)));
         let clock = Clock::start();
-        let schedule = Schedule {
-            rate: asked.rate,
-            timeout: asked.timeout,
-            in_flight: asked.in_flight,
-            offset: Duration::ZERO,
-        };
+        let canary = Some(Canary::start(clock, &tokio::runtime::Handle::current()));
+        let schedule =
+            Schedule { most, canary, ..Schedule::now(beats, asked.limits, asked.in_flight, &clock) };
         let (news, mut heard) = mpsc::channel(4096);
-        let until = async move { clock.sleep_until(clock.now() + length).await };
+        let hold = self.hold;
+        let until = async move {
+            match hold {
+                Some(hold) => clock.sleep_until(clock.now() + hold).await,
+                None => std::future::pending().await,
+            }
+        };
         let watching = tokio::spawn(watch(0, asked.prober.clone(), schedule, clock, news, until));
         let (mut tally, mut last) = (Tally::new(), None);
         while let Some(news) = heard.recv().await {
             match news {
                 News::Begun { intended, .. } => tally.begun(intended),
-                News::Settled(look) => {
+                News::Settled(mut look) => {
+                    if look.sample.outcome == Outcome::Bad {
+                        look.excuse();
+                    }
                     tally.settled(&look.sample);
+                    if look.sample.outcome == Outcome::Good && !look.retried.is_empty() {
+                        tally.retried();
+                    }
                     match self.format {
                         Told::Json => say(&format!("{}\n", object(asked, &look))),
-                        Told::Text if self.verbose || look.sample.outcome != Outcome::Good => {
-                            say(&line(&look));
-                        }
+                        Told::Text if self.verbose || !is_plain(&look) => say(&line(&look)),
                         _ => {}
                     }
                     last = Some(look);
@@ -208,7 +231,7 @@ impl Probe {
             return Exit::Bug;
         }
         match (self.format, &last) {
-            (Told::Text, _) => say(&counted(asked, &tally)),
+            (Told::Text, _) => say(&counted(asked, &tally, dice)),
             (Told::Prometheus, Some(last)) => say(&metrics(last)),
             _ => {}
         }
@@ -222,8 +245,21 @@ impl Probe {
     }
 }
 
-/// Name, kind, setting, rate and looks under way at one time.
-type Found = (String, AnyProbe, Setting, Option<Rate>, u32);
+/// A probe as it was found.
+struct Found {
+    name: String,
+    probe: AnyProbe,
+    setting: Setting,
+    rhythm: Option<Rhythm>,
+    retries: u32,
+    in_flight: u32,
+}
+
+/// Whether a look came out well at its first try.
+fn is_plain(look: &Look) -> bool {
+    look.sample.outcome == Outcome::Good && look.retried.is_empty()
+}
+
 /// As in a file that does not say how many.
 const IN_FLIGHT: u32 = 1000;
 
@@ -276,6 +312,9 @@ fn shown(asked: &Asked, look: &Look, verbose: bool) -> String {
     let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let why = sample.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let _ = writeln!(text, "{} after {}{why}", word(sample.outcome), unit::say(sample.latency()));
+    for (nth, why) in look.retried.iter().enumerate() {
+        let _ = writeln!(text, "  try {:<8}{why}", nth + 1);
+    }
     let parts = parts(&look.phases);
     let whole: f64 = parts.iter().map(|(_, took)| took.as_secs_f64()).sum();
     let mut before = 0.0;
@@ -297,30 +336,44 @@ fn shown(asked: &Asked, look: &Look, verbose: bool) -> String {
 fn line(look: &Look) -> String {
     let sample = &look.sample;
     let why = sample.why.as_ref().map_or_else(String::new, |why| format!("  {why}"));
+    let again = match look.retried.as_slice() {
+        [] => String::new(),
+        [.., last] => format!("  tried {} times: {last}", look.retried.len() + 1),
+    };
     let parts = parts(&look.phases)
         .iter()
         .map(|(name, took)| format!("{name} {}", unit::say(*took)))
         .collect::<Vec<_>>();
     let parts = if parts.is_empty() { String::new() } else { format!("  ({})", parts.join(", ")) };
     let at = sample.intended.as_secs_f64();
-    format!("{at:>9.3} s  {:<6} {:>9}{parts}{why}\n", word(sample.outcome), unit::say(sample.latency()))
+    format!(
+        "{at:>9.3} s  {:<6} {:>9}{parts}{why}{again}\n",
+        word(sample.outcome),
+        unit::say(sample.latency())
+    )
 }
 
 /// All looks of a probe in a few lines.
-fn counted(asked: &Asked, tally: &Tally) -> String {
+fn counted(asked: &Asked, tally: &Tally, dice: Dice) -> String {
     let mut text = format!("{} ({}): {}\n", asked.name, asked.probe.kind(), asked.looks_at);
     let (good, bad, missed) = (tally.good(), tally.bad(), tally.missed());
-    let _ = writeln!(
-        text,
-        "{} looks at {}: {good} good, {bad} bad, {missed} missed",
-        good + bad + missed,
-        asked.rate
-    );
+    let rhythm = asked.rhythm;
+    let seed = match rhythm.spread {
+        Spread::Even(jitter) if jitter.is_zero() => String::new(),
+        _ => format!(" (seed {})", dice.seed()),
+    };
+    let all = good + bad + missed;
+    let _ = writeln!(text, "{all} looks at {rhythm}{seed}: {good} good, {bad} bad, {missed} missed");
+    if tally.good_after_retry() > 0 {
+        let _ = writeln!(text, "  {} of them good only after a retry", tally.good_after_retry());
+    }
     let at = |quantile| tally.latency().quantile(quantile).map_or_else(|| "-".to_owned(), unit::say);
     let most = tally.latency().max().map_or_else(|| "-".to_owned(), unit::say);
     let _ = writeln!(text, "  latency     p50 {}, p95 {}, p99 {}, max {most}", at(0.5), at(0.95), at(0.99));
-    if let Some(slip) = tally.slip().quantile(0.99) {
-        let _ = writeln!(text, "  our slip    p99 {}", unit::say(slip));
+    let slip = tally.slip();
+    if let (Some(p50), Some(p99), Some(max)) = (slip.quantile(0.5), slip.quantile(0.99), slip.max()) {
+        let [p50, p99, max] = [p50, p99, max].map(unit::say);
+        let _ = writeln!(text, "  our slip    p50 {p50}, p99 {p99}, max {max}");
     }
     if let Some(outage) = tally.longest_outage() {
         let _ = writeln!(text, "  longest outage {}", unit::say(outage.lasted));
@@ -336,11 +389,12 @@ fn object(asked: &Asked, look: &Look) -> serde_json::Value {
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let phases: serde_json::Map<String, serde_json::Value> =
         parts(&look.phases).into_iter().map(|(name, took)| (name.to_owned(), ms(took).into())).collect();
+    let retried: Vec<&str> = look.retried.iter().map(|why| &**why).collect();
     json!({
         "probe": asked.name, "kind": asked.probe.kind(), "looks_at": asked.looks_at,
         "intended_ms": ms(sample.intended), "slip_ms": ms(sample.slip()), "latency_ms": ms(sample.latency()),
         "outcome": word(sample.outcome), "why": sample.why.as_deref(),
-        "phases_ms": phases, "facts": look.facts,
+        "retried": retried, "phases_ms": phases, "facts": look.facts,
     })
 }
 

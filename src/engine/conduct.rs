@@ -216,6 +216,9 @@ impl<'l> Conductor<'l> {
         self.zero = Some(now);
         self.injecting = true;
         self.judge.zero(now);
+        if let Some((looking, _)) = &self.looking {
+            looking.zero(now);
+        }
         self.tell(What::Zero);
         if let Some(text) = self.judge.bounds().map(str::to_owned) {
             self.tell(What::Note { who: "the guard".to_owned(), text });
@@ -361,10 +364,13 @@ impl<'l> Conductor<'l> {
     /// Takes in a batch of looks: first what they mean, then the words.
     fn look(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        for heard in &batch {
+        for heard in &mut batch {
             match heard {
                 News::Begun { probe, intended } => self.judge.begun(*probe, *intended),
-                News::Settled(look) => self.judge.settled(look),
+                News::Settled(look) => {
+                    self.judge.excuse(look);
+                    self.judge.settled(look);
+                }
             }
         }
         self.guard(self.clock.now());

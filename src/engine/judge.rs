@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::timeline::foresee;
 use super::verdict::{Finding, Findings};
-use crate::base::{Dice, Rate, unit};
+use crate::base::{Dice, unit};
 use crate::event::{Interval, Judged, Judgement, Percentiles, Phase, Reason, Totals, What};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Budget, Promises};
+use crate::probe::Canary;
 use crate::probe::schedule::Look;
 use crate::slo::{
     Guard, GuardSettings, Objective, Outcome, Progress, Promise, Ruling, Sample, Score, Steady, Tally, Terms,
@@ -136,6 +137,8 @@ pub(super) struct Judge {
     planned: Duration,
     /// Looks that wait to be scored.
     deferred: VecDeque<(usize, Sample)>,
+    /// What tells our own trouble from the system's.
+    canary: Option<Canary>,
 }
 
 impl Judge {
@@ -156,11 +159,24 @@ impl Judge {
             bounds: None,
             planned: foresee(experiment, dice).takes,
             deferred: VecDeque::new(),
+            canary: None,
         }
     }
 
-    fn rate(&self, probe: usize) -> f64 {
-        rate(&self.experiment, probe)
+    /// From here on this tells our own trouble from the system's.
+    pub(super) fn trusts(&mut self, canary: Canary) {
+        self.canary = Some(canary);
+    }
+
+    /// A look that breaks any promise while our own side was in trouble is missed. One that keeps them all in
+    /// spite of that is as good as any: trouble of ours makes no look better.
+    pub(super) fn excuse(&self, look: &mut Look) {
+        let mut mine = self.rules.iter().filter(|rule| rule.objective.probe == look.probe);
+        if look.sample.outcome == Outcome::Bad
+            || mine.any(|rule| rule.objective.bad(&look.sample) == Some(true))
+        {
+            look.excuse();
+        }
     }
 
     /// How long a steady state takes at least to be seen: the time asked for, or until the slowest probe has looked
@@ -172,7 +188,7 @@ impl Judge {
     /// The general promises with their looks a second: what the steady state and recovery are held against.
     fn general(&self) -> Vec<(Objective, f64)> {
         let general = self.rules.iter().filter(|rule| rule.during.is_none());
-        general.map(|rule| (rule.objective.clone(), self.rate(rule.objective.probe))).collect()
+        general.map(|rule| (rule.objective.clone(), lowest(&self.experiment, rule.objective.probe))).collect()
     }
 
     fn tracker(&self, origin: Duration, within: Option<Duration>) -> Option<Steady> {
@@ -250,7 +266,11 @@ impl Judge {
         }
         self.in_flight[probe].remove(&sample.intended);
         let part = self.part(sample.intended) as usize;
-        self.tallies[probe][part].settled(sample);
+        let tally = &mut self.tallies[probe][part];
+        tally.settled(sample);
+        if sample.outcome == Outcome::Good && !look.retried.is_empty() {
+            tally.retried();
+        }
         for tracker in self.steady.iter_mut().chain(&mut self.recovery) {
             tracker.settled(probe, sample);
         }
@@ -358,6 +378,8 @@ impl Judge {
             };
             let since = self.zero.unwrap_or_default();
             let late = match now.checked_sub(certain).filter(|until| *until >= since) {
+                // What our own side may be keeping waits until it has been heard.
+                Some(until) if self.canary.as_ref().is_some_and(|own| own.stalled(until, now).is_some()) => 0,
                 Some(until) => self.in_flight[rule.objective.probe].range(since..=until).count(),
                 None => 0,
             };
@@ -483,9 +505,9 @@ impl Judge {
     }
 }
 
-/// Looks a second of a probe.
-fn rate(experiment: &Experiment, probe: usize) -> f64 {
-    experiment.probes[probe].rate.map_or(1.0, Rate::hertz)
+/// Looks a second of a probe, at its slowest.
+fn lowest(experiment: &Experiment, probe: usize) -> f64 {
+    experiment.probes[probe].rhythm.map_or(1.0, |rhythm| rhythm.lowest().hertz())
 }
 
 /// What the guard of an experiment goes by.
@@ -495,7 +517,8 @@ pub(super) fn guard_settings(experiment: &Experiment, planned: Duration, slice: 
 
 /// One promise as the guard watches it over a run of the `planned` length.
 pub(super) fn watched(experiment: &Experiment, rule: &Rule, planned: Duration, start: Duration) -> Watched {
-    let rate = rate(experiment, rule.objective.probe);
+    let rhythm = experiment.probes[rule.objective.probe].rhythm;
+    let rate = rhythm.map_or(1.0, |rhythm| rhythm.mean(planned));
     let looks = rate * planned.as_secs_f64();
     let budget_looks = budget_looks(experiment.guard.budget, &rule.objective, rate, looks);
     Watched { objective: rule.objective.clone(), rate, budget_looks, start }
@@ -532,8 +555,11 @@ fn totals(tally: &Tally) -> Totals {
         good: tally.good(),
         bad: tally.bad(),
         missed: tally.missed(),
+        good_after_retry: tally.good_after_retry(),
         latency,
+        slip_p50_ms: tally.slip().quantile(0.5).map_or(0.0, ms),
         slip_p99_ms: tally.slip().quantile(0.99).map_or(0.0, ms),
+        slip_max_ms: tally.slip().max().map_or(0.0, ms),
         longest_outage_ms: tally.longest_outage().map_or(0.0, |outage| ms(outage.lasted)),
         reasons: tally
             .reasons()
@@ -739,6 +765,23 @@ for = "1s"
             judge.conclude(&mut findings);
             assert_eq!(findings.starved.is_some(), starved, "{findings:?}");
         }
+    }
+
+    #[test]
+    fn what_breaks_a_promise_while_we_were_in_trouble_is_missed_and_what_keeps_it_counts() {
+        let judge = judge_of(TEXT);
+        let came_out = |took: u32, outcome: Outcome, trouble| {
+            let mut look = Look { trouble, ..look(0, Duration::ZERO, took * MS, outcome) };
+            judge.excuse(&mut look);
+            (look.sample.outcome, look.sample.why)
+        };
+        let stalled = Some("our own side stalled");
+        let missed = (Outcome::Missed, stalled.map(Arc::from));
+        assert_eq!(came_out(1, Outcome::Bad, stalled), missed);
+        assert_eq!(came_out(300, Outcome::Good, stalled), missed, "it breaks the promise about p95");
+        assert_eq!(came_out(1, Outcome::Good, stalled), (Outcome::Good, None));
+        assert_eq!(came_out(300, Outcome::Good, None), (Outcome::Good, None));
+        assert_eq!(came_out(1, Outcome::Bad, None), (Outcome::Bad, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::base::{Clock, Dice, RunId};
 use crate::experiment::model::{Once, Probe};
 use crate::experiment::{Count, Experiment};
 use crate::probe::schedule::{self, Look, News, Schedule};
-use crate::probe::{AnyProber, Setting, Whom};
+use crate::probe::{AnyProber, Beats, Canary, Setting, Whom};
 
 /// The probers of an experiment, by their place.
 pub(super) type Probers = Vec<Arc<AnyProber>>;
@@ -39,6 +39,7 @@ fn setting(experiment: &Experiment, probe: &Probe, run: RunId) -> Setting {
 #[derive(Debug)]
 pub(super) struct Looking {
     stop: watch::Sender<bool>,
+    zero: watch::Sender<Option<Duration>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -51,16 +52,29 @@ impl Looking {
         clock: Clock,
         news: &mpsc::Sender<News>,
         workers: &tokio::runtime::Handle,
+        canary: &Canary,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let (zero, known) = watch::channel(None);
         let tasks = experiment.probes.iter().enumerate().filter_map(|(n, probe)| {
-            let schedule =
-                Schedule::staggered(probe.rate?, probe.timeout, probe.in_flight, &dice, &probe.name);
+            let schedule = Schedule {
+                beats: Beats::of(probe.rhythm?, &dice, &probe.name),
+                zero: known.clone(),
+                most: None,
+                in_flight: probe.in_flight,
+                limits: probe.limits(),
+                canary: Some(canary.clone()),
+            };
             let (prober, news, mut stopped) = (probers[n].clone(), news.clone(), stopped.clone());
             let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
             Some(workers.spawn(async move { schedule::watch(n, prober, schedule, clock, news, until).await }))
         });
-        Self { tasks: tasks.collect(), stop }
+        Self { tasks: tasks.collect(), stop, zero }
+    }
+
+    /// t = 0 was then: ramps begin.
+    pub(super) fn zero(&self, at: Duration) {
+        self.zero.send_replace(Some(at));
     }
 
     /// No new looks; those under way settle.
@@ -83,7 +97,7 @@ pub(super) async fn check(
 ) -> Vec<Look> {
     let mut looks = Vec::new();
     for (n, probe) in experiment.probes.iter().enumerate().filter(|(_, probe)| probe.once == Some(once)) {
-        looks.push(schedule::look_once(n, &*probers[n], &clock, probe.timeout).await);
+        looks.push(schedule::look_once(n, &*probers[n], &clock, probe.limits()).await);
     }
     looks
 }

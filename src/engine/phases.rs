@@ -16,6 +16,7 @@ use crate::event::{Phase, What};
 use crate::experiment::model::Once;
 use crate::fault::{AnyOwed, Effect};
 use crate::hands::service::Told;
+use crate::probe::Canary;
 use crate::probe::schedule::{Look, News};
 use crate::slo::Outcome;
 
@@ -82,7 +83,10 @@ impl Conductor<'_> {
             Some(Err(why)) => return self.unhealthy(&why),
             None => return false,
         }
-        let looking = Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers);
+        let canary = Canary::start(self.clock, &self.workers);
+        let looking =
+            Looking::start(&experiment, &probers, self.world.dice, self.clock, news, &self.workers, &canary);
+        self.judge.trusts(canary);
         self.looking = Some((looking, probers));
         let begun = self.clock.now();
         self.judge.steady_begins(begun);

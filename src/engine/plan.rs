@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::judge::{guard_settings, rules, terms, watched};
 use super::timeline::foresee;
 use super::world::{World, is_one};
-use crate::base::{Dice, Rate, RunId, unit};
+use crate::base::{Dice, RunId, unit};
 use crate::event::{self, PlannedExpectation, PlannedFault, PlannedObjective, PlannedProbe};
 use crate::experiment::Experiment;
 use crate::experiment::model::{Fault, Moment, Sees};
@@ -108,7 +108,9 @@ impl Plan {
                     name: probe.name.clone(),
                     kind: probe.look.kind().to_owned(),
                     looks_at: probe.look.looks_at_from(probe.from.as_ref()),
-                    rate: probe.rate.map(Rate::hertz),
+                    rate: probe.rhythm.map(|rhythm| rhythm.rate.hertz()),
+                    rhythm: probe.rhythm.map(|rhythm| rhythm.to_string()),
+                    retries: probe.retries,
                     observe_only: probe.observe_only,
                 })
                 .collect(),

@@ -229,6 +229,9 @@ pub enum What {
         /// Why it was bad or missed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+        /// Why each earlier try was bad, when it was tried again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        retried: Vec<String>,
         /// The parts it had; in the journal as `connect_ms` and so on.
         #[serde(default, with = "wire::phases", skip_serializing_if = "wire::phases::none")]
         phases: Phases,
@@ -330,6 +333,7 @@ impl What {
             latency_ms: ms(look.sample.latency()),
             slip_ms: ms(look.sample.slip()),
             why: look.sample.why.as_deref().map(str::to_owned),
+            retried: look.retried.iter().map(ToString::to_string).collect(),
             phases: look.phases,
             steps: look.steps.iter().map(StepTook::of).collect(),
         }
@@ -410,6 +414,7 @@ mod tests {
             latency_ms: 2.0,
             slip_ms: 0.0,
             why: None,
+            retried: Vec::new(),
             phases,
             steps: Vec::new(),
         };

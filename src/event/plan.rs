@@ -66,9 +66,15 @@ pub struct PlannedProbe {
     pub kind: String,
     /// What it looks at, in a few words.
     pub looks_at: String,
-    /// Looks a second; absent for a check that is made once.
+    /// Looks a second, of a ramp before it begins; absent for a check that is made once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
+    /// When it looks, in words: `10/s to 200/s in 10 steps over 1 m, poisson`; absent as `rate` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rhythm: Option<String>,
+    /// How often a bad look is tried again.
+    #[serde(default)]
+    pub retries: u32,
     /// Recorded only: a bad look of it is no harm.
     #[serde(default)]
     pub observe_only: bool,
@@ -112,11 +118,20 @@ pub struct Totals {
     pub bad: u64,
     /// Looks our own side could not start in time.
     pub missed: u64,
+    /// Looks that were good only after a retry; they are among the good ones.
+    #[serde(default)]
+    pub good_after_retry: u64,
     /// Latencies from the intended start, milliseconds; absent without a look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Percentiles>,
-    /// The 99th percentile of how late our own side started looks, milliseconds.
+    /// The median of how late our own side started looks, milliseconds.
+    #[serde(default)]
+    pub slip_p50_ms: f64,
+    /// The 99th percentile of it.
     pub slip_p99_ms: f64,
+    /// The latest.
+    #[serde(default)]
+    pub slip_max_ms: f64,
     /// The longest unbroken stretch of bad looks, by intended time, milliseconds.
     pub longest_outage_ms: f64,
     /// Why looks were bad or missed, most frequent first, at most a few.

@@ -8,12 +8,12 @@ use super::fill::{Count, fill_counts};
 use super::window::Window;
 use rand::Rng;
 
-use crate::base::{Dice, Percent, Rate};
+use crate::base::{Dice, Percent};
 use crate::fault::AnyFault;
 use crate::file::{Fields, Mistakes, Node, Place};
 use crate::host::standpoint::Standpoint;
 use crate::host::target::{Selector, Target};
-use crate::probe::AnyProbe;
+use crate::probe::{AnyProbe, Limits, Rhythm};
 pub use crate::slo::Proof;
 
 /// No fault outlives this, whatever is asked: the watchdog ends it.
@@ -113,18 +113,28 @@ pub struct Probe {
     /// Set when its command asks for what other probes have counted: then, once the run is over, it looks
     /// with [`Late::look`] instead.
     pub late: Option<Late>,
-    /// Looks a second; `None` for a check that is made once.
-    pub rate: Option<Rate>,
+    /// When it looks; `None` for a check that is made once.
+    pub rhythm: Option<Rhythm>,
     /// When a check is made.
     pub once: Option<Once>,
     /// From the intended start; a look that takes longer is bad.
     pub timeout: Duration,
     /// Looks under way at one time; a look beyond it is missed.
     pub in_flight: u32,
+    /// A bad look is tried again so many times.
+    pub retries: u32,
     /// Judged by SLOs, or only recorded.
     pub observe_only: bool,
     /// Where it looks from, when that is not here.
     pub from: Option<Standpoint>,
+}
+
+impl Probe {
+    /// What limits each of its looks.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { timeout: self.timeout, retries: self.retries }
+    }
 }
 
 /// A check whose command holds `${probe.NAME.good|bad|total}`: known only when the run is over.

@@ -287,7 +287,8 @@ pub(super) fn judge(
     let steady = file.steady_state.value.as_ref().map(|steady| &steady.r#for);
     for read in slos {
         let look = &looks[read.slo.probe];
-        let Some(rate) = look.rate else { continue };
+        let Some(rhythm) = look.rhythm else { continue };
+        let rate = rhythm.rate;
         if let Some(steady) = steady
             && let Some(long) = steady.value.filter(|long| !long.is_zero())
             && rate.hertz() * long.as_secs_f64() < LEAST_LOOKS - 1e-9
@@ -312,7 +313,8 @@ pub(super) fn judge(
             continue;
         }
         let seconds = length.least.as_secs_f64();
-        let count = rate.hertz() * seconds;
+        let hertz = rhythm.mean(length.least);
+        let count = hertz * seconds;
         for (place, said, p0) in &read.ratios {
             let needed = (1.0 / p0 - 1e-6).ceil();
             if !length.open && count < needed {
@@ -326,7 +328,7 @@ pub(super) fn judge(
                     "look more often, let the faults last longer, or promise less",
                 );
             }
-            budget(file, rate.hertz(), seconds, said, *p0, mistakes);
+            budget(file, hertz, seconds, said, *p0, mistakes);
         }
     }
     if let Some(recovery) = &file.recovery.value

@@ -8,7 +8,7 @@ use crate::file::{FieldDoc, Key, Mistakes, Node, Place, Value};
 /// So many steps are taken when it is not said.
 const STEPS: i64 = 10;
 /// A step is an injection and an undo of its own.
-const MOST_STEPS: i64 = 1000;
+pub(super) const MOST_STEPS: i64 = 1000;
 
 /// A fault's table as it is on each step.
 #[derive(Debug)]

@@ -9,11 +9,12 @@ use super::model::{self, Experiment, Late};
 use super::promises;
 use super::tables::{self, File, Named};
 use super::timeline;
-use super::words::Restart;
-use crate::base::Rate;
+use super::words::{Arrivals, Restart};
+use crate::base::{Rate, unit};
 use crate::file::{Fields, Key, Mistakes, Node, Place, Placed};
 use crate::host::standpoint::Standpoint;
 use crate::host::target::Target;
+use crate::probe::{Rhythm, Spread};
 
 /// Reads the one table that a file and its includes make. `None` after mistakes; they are told.
 pub(super) fn experiment(
@@ -105,10 +106,11 @@ fn words<T>(named: &Named<T>) -> Vec<&str> {
 pub(super) struct Look {
     pub name: String,
     pub place: Place,
-    pub rate: Option<Rate>,
+    pub rhythm: Option<Rhythm>,
     pub once: Option<model::Once>,
     pub timeout: std::time::Duration,
     pub in_flight: u32,
+    pub retries: u32,
     pub observe_only: bool,
     pub from: Option<Standpoint>,
     pub target: Option<Target>,
@@ -126,10 +128,11 @@ fn look(
     let mut look = Look {
         name: name.text.clone(),
         place: name.place,
-        rate: None,
+        rhythm: None,
         once: None,
         timeout: std::time::Duration::from_secs(1),
         in_flight: 1000,
+        retries: 0,
         observe_only: false,
         from: None,
         target: None,
@@ -139,6 +142,7 @@ fn look(
     look.place = kind.place;
     look.broken = false;
     look.observe_only = looking.role.is_some();
+    look.retries = looking.retries;
     look.target = aims::looked_at(probe, &file.target, names, mistakes);
     look.in_flight = looking.in_flight.value.map_or(1000, |most| most.0);
     look.from = standpoint(looking, &kind.text, mistakes);
@@ -168,7 +172,9 @@ fn look(
         }
         rate
     });
-    look.rate = looking.rate.as_ref().and_then(|rate| rate.value).or(every.flatten());
+    let every = every.flatten().map(|rate| tables::Pace { rate, ramp: None });
+    let pace = looking.rate.as_ref().and_then(|rate| rate.value).or(every);
+    look.rhythm = pace.map(|pace| rhythm(pace, looking, mistakes));
     look.once = looking.once.as_ref().and_then(|once| once.value);
     let said: Vec<(&str, Place)> = [
         ("rate", looking.rate.as_ref().map(|rate| rate.place)),
@@ -193,8 +199,16 @@ fn look(
             format!("`{first}` stands here"),
         ),
     }
-    if let Some(rate) = look.rate {
-        let together = rate.hertz() * look.timeout.as_secs_f64();
+    if let Some(once) = &looking.once {
+        let arrivals = looking.arrivals.as_ref().map(|arrivals| ("arrivals", arrivals.place));
+        let jitter = looking.jitter.as_ref().map(|jitter| ("jitter", jitter.place));
+        for (word, place) in arrivals.into_iter().chain(jitter) {
+            let what = format!("a check that is made once has no `{word}`");
+            mistakes.clash(place, what, format!("remove `{word}`"), once.place, "`once` stands here");
+        }
+    }
+    if let Some(rhythm) = look.rhythm {
+        let together = rhythm.highest().hertz() * look.timeout.as_secs_f64();
         if together > f64::from(look.in_flight) {
             mistakes.warn(
                 kind.place,
@@ -209,6 +223,32 @@ fn look(
         }
     }
     look
+}
+
+/// How a probe that looks at some pace does so.
+fn rhythm(pace: tables::Pace, looking: &tables::Looking, mistakes: &mut Mistakes) -> Rhythm {
+    let tables::Pace { rate, ramp } = pace;
+    let late = looking.jitter.as_ref().and_then(|jitter| jitter.value).unwrap_or_default();
+    let poisson = looking.arrivals.as_ref().filter(|arrivals| arrivals.value == Some(Arrivals::Poisson));
+    let spread = if poisson.is_some() { Spread::Poisson } else { Spread::Even(late) };
+    let rhythm = Rhythm { rate, ramp, spread };
+    let shortest = rhythm.highest().interval();
+    match (&looking.jitter, poisson) {
+        (Some(jitter), Some(arrivals)) => mistakes.clash(
+            jitter.place,
+            "arrivals by chance have no grid to be late on",
+            "remove `jitter`",
+            arrivals.place,
+            "`arrivals` stands here",
+        ),
+        (Some(jitter), None) if late > shortest => mistakes.error(
+            jitter.place,
+            format!("a look could be due after the next one: they are {} apart", unit::say(shortest)),
+            "a shorter `jitter`, or `arrivals = \"poisson\"`",
+        ),
+        _ => {}
+    }
+    rhythm
 }
 
 /// Where a probe looks from, when that is not here.
@@ -260,10 +300,11 @@ fn probes(tables: Named<tables::Probe>, looks: Vec<Look>, filler: &Filler<'_>) -
                 look: probe.look?,
                 target: look.target,
                 late: counts.then_some(Late { kind: probe.kind.text, table: probe.node }),
-                rate: look.rate,
+                rhythm: look.rhythm,
                 once: look.once,
                 timeout: look.timeout,
                 in_flight: look.in_flight,
+                retries: look.retries,
                 observe_only: look.observe_only,
                 from: look.from,
             })

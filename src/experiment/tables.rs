@@ -11,13 +11,13 @@ use super::draft::known_names;
 use super::model::{Budget, Once};
 use super::ramp;
 use super::window::Window;
-use super::words::{Is, Percentile, Port, Restart, Role, Some1, Uid, When};
+use super::words::{Arrivals, Is, Percentile, Port, Restart, Role, Some1, Uid, When};
 use crate::base::{Percent, Rate};
 use crate::fault::{Aim, AnyFault};
 use crate::file::{FieldDoc, Fields, Key, Mistakes, Node, Place, Placed, Read, Value, object_schema};
 use crate::host::container::Which;
 use crate::host::target::{Netns, Pick};
-use crate::probe::AnyProbe;
+use crate::probe::{AnyProbe, Ramp};
 use crate::slo::Proof;
 
 crate::kind! {
@@ -152,16 +152,25 @@ crate::table!(Target, "the target");
 crate::kind! {
     /// When and how one looks, whatever the kind.
     pub struct Looking("probe") {
-        /// Looks a second. Say one of `rate`, `every` and `once`.
-        rate: Placed<Rate> = optional,
+        /// Looks a second, or a ramp such as `{ from = "10/s", to = "200/s", steps = 5, for = "60s" }`. Say one of
+        /// `rate`, `every` and `once`.
+        rate: Placed<Pace> = optional,
         /// The time between looks.
         every: Placed<Duration> = optional,
+        /// `"even"`, when absent: on a grid; `"poisson"`: independently of one another, as many users come, with exponential gaps
+        /// drawn from the seed whose mean is the rate.
+        arrivals: Placed<Arrivals> = optional,
+        /// Each look of a grid is due up to so much later, drawn from the seed.
+        jitter: Placed<Duration> = optional,
         /// A check instead of a stream: made once, `"before"` the faults or `"after"` recovery.
         once: Placed<Once> = optional,
         /// From the intended start; a look that takes longer is bad.
         timeout: Placed<Duration> = "1s",
         /// Looks under way at one time; a look beyond it is missed.
         in_flight: Placed<Some1> = "1000",
+        /// A bad look is tried again so many times within its `timeout`, each a tenth of that after the try before
+        /// it. Its latency counts from its first intended moment, and the report says what was good only then.
+        retries: u32 = "0",
         /// Looks from this network namespace: its name in /run/netns, a path such as `/proc/PID/ns/net`, or
         /// `"container:web"`. Names are looked up as they are known there (/etc/netns/NAME, or the container's files).
         netns: Placed<Netns> = optional,
@@ -176,6 +185,56 @@ crate::kind! {
         target: Placed<Aimed> = optional,
         /// Makes one probe of each entry, `NAME.KEY`, with its value for `${each}`.
         each: BTreeMap<String, String> = "{}",
+    }
+}
+
+/// A rate, or a ramp of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Looks a second, before the ramp.
+    pub rate: Rate,
+    /// How that changes.
+    pub ramp: Option<Ramp>,
+}
+
+crate::kind! {
+    /// A rate that changes in equal steps from t = 0 on. Until then it is `from`, and when it is over `to`.
+    pub struct Climb("rate") {
+        /// The rate of the first step.
+        from: Rate = required,
+        /// The rate of the last step.
+        to: Rate = required,
+        /// How many steps, with those of both ends.
+        steps: u32 = "10",
+        /// How long all of them take.
+        r#for: Duration = required,
+    }
+}
+crate::table!(Climb, "the ramp of `rate`");
+
+impl Read for Pace {
+    const NAME: &'static str = "rate, or a ramp of it";
+
+    fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Self> {
+        if !matches!(node.value, Value::Table(_)) {
+            return Rate::read(node, mistakes).map(|rate| Self { rate, ramp: None });
+        }
+        let Climb { from: rate, to, steps, r#for: lasts } = Climb::read(node, mistakes)?;
+        let (what, remedy) = if !(2..=ramp::MOST_STEPS).contains(&i64::from(steps)) {
+            ("`steps` is no number of steps", format!("a whole number from 2 to {}", ramp::MOST_STEPS))
+        } else if lasts.is_zero() {
+            ("the ramp of `rate` takes no time", "give it a `for` above zero".to_owned())
+        } else if rate == to {
+            ("the ramp of `rate` goes nowhere", "another `to` than `from`".to_owned())
+        } else {
+            return Some(Self { rate, ramp: Some(Ramp { to, steps, lasts }) });
+        };
+        mistakes.error(node.place, what, remedy);
+        None
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [Rate::schema(), Climb::schema()]})
     }
 }
 

@@ -80,6 +80,15 @@ pub enum Role {
     Observe,
 }
 
+/// How looks lie between one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrivals {
+    /// On a grid.
+    Even,
+    /// Independently of one another.
+    Poisson,
+}
+
 /// What an expectation waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Is {
@@ -92,6 +101,7 @@ pub enum Is {
 }
 
 words!(Once, "time for a check": "before" => Self::Before, "after" => Self::After);
+words!(Arrivals, "way to arrive": "even" => Self::Even, "poisson" => Self::Poisson);
 words!(Role, "role": "observe" => Self::Observe);
 words!(Is, "outcome": "good" => Self::Good, "bad" => Self::Bad, "back" => Self::Back);
 words!(Proof, "proof": "observed" => Self::Observed, "likely" => Self::Likely, "proven" => Self::Proven);

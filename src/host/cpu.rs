@@ -19,6 +19,7 @@ pub fn processors() -> usize {
 pub struct Idleness {
     all: u64,
     idle: u64,
+    stolen: u64,
 }
 
 impl Idleness {
@@ -32,14 +33,30 @@ impl Idleness {
         // user nice system idle iowait irq softirq steal; guests are in user already.
         let ticks: Vec<u64> = line.split_whitespace().take(8).filter_map(|n| n.parse().ok()).collect();
         let idle = ticks.iter().skip(3).take(2).sum();
-        Ok(Self { all: ticks.iter().sum(), idle })
+        Ok(Self { all: ticks.iter().sum(), idle, stolen: ticks.get(7).copied().unwrap_or(0) })
     }
 
     /// The share of the time since an earlier reading in which processors were idle; `None` when no tick passed.
     #[must_use]
     pub fn share_since(&self, earlier: &Self) -> Option<f64> {
+        self.share(earlier, self.idle.saturating_sub(earlier.idle))
+    }
+
+    /// The share of that time in which a hypervisor had others run where we could have; `None` when no tick passed.
+    #[must_use]
+    pub fn stolen_since(&self, earlier: &Self) -> Option<f64> {
+        self.share(earlier, self.stolen.saturating_sub(earlier.stolen))
+    }
+
+    fn share(&self, earlier: &Self, part: u64) -> Option<f64> {
         let all = self.all.saturating_sub(earlier.all);
-        (all > 0).then(|| self.idle.saturating_sub(earlier.idle) as f64 / all as f64)
+        (all > 0).then(|| part as f64 / all as f64)
+    }
+
+    /// A reading of these ticks.
+    #[cfg(test)]
+    pub(crate) fn of(all: u64, idle: u64, stolen: u64) -> Self {
+        Self { all, idle, stolen }
     }
 }
 
@@ -59,8 +76,8 @@ mod tests {
 
     #[test]
     fn idleness_is_a_share_of_the_time_between_two_readings() {
-        let (earlier, later) = (Idleness { all: 100, idle: 10 }, Idleness { all: 300, idle: 60 });
-        assert_eq!(later.share_since(&earlier), Some(0.25));
+        let (earlier, later) = (Idleness::of(100, 10, 0), Idleness::of(300, 60, 50));
+        assert_eq!((later.share_since(&earlier), later.stolen_since(&earlier)), (Some(0.25), Some(0.25)));
         assert_eq!(later.share_since(&later), None);
         let now = Idleness::now().unwrap();
         assert!(now.all > 0 && now.idle <= now.all && processors() >= 1);

@@ -4,6 +4,7 @@
 //! A kind only looks. When to look, how late a look is, and what came of it is the business of
 //! `schedule`, so that every kind is measured alike.
 
+mod canary;
 mod certificates;
 mod dial;
 mod dns;
@@ -22,6 +23,7 @@ mod payload;
 mod postgres;
 mod promql;
 mod redis;
+pub mod rhythm;
 mod scenario;
 pub mod schedule;
 mod security;
@@ -44,7 +46,9 @@ use crate::host::process::Process;
 use crate::host::standpoint::{Nowhere, Place, Reached, Standpoint};
 use crate::host::target::{self, NotFound, Selector, Target};
 
-pub use schedule::{Look, News, Schedule, look_once, watch};
+pub use canary::Canary;
+pub use rhythm::{Beats, Ramp, Rhythm, Spread};
+pub use schedule::{Limits, Look, News, Schedule, look_once, watch};
 
 /// What a probe finds at hand.
 #[derive(Debug, Clone)]

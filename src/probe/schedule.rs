@@ -1,6 +1,6 @@
 //! When to look: the open model.
 //!
-//! Each look has an intended moment on a fixed grid that no answer moves, and its latency counts from
+//! Each look has an intended moment that no answer moves (see `rhythm`), and its latency counts from
 //! there. A system that stalls for a second is therefore seen to stall by all the looks of that second,
 //! not by the one that happened to wait (Tene's "coordinated omission").
 //!
@@ -13,31 +13,58 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch::Receiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
 
+use super::canary::Canary;
+use super::rhythm::Beats;
 use super::{Fact, Phases, Prober, Step, Trace};
-use crate::base::{Clock, Dice, Rate, unit};
+use crate::base::{Clock, unit};
 use crate::host::timer::Timer;
 use crate::slo::{Outcome, Sample};
 
 /// So much later than its deadline may a look settle before we must have been starved: then the deadline
-/// itself came late, and the answer may have been there all the time.
-const STALLED: Duration = Duration::from_millis(250);
+/// itself came late, and the answer may have been there all the time. So late may our own canary be, and the
+/// beginning of a look. On two busy processors what we do is late by some ten milliseconds at the worst.
+pub(super) const STALLED: Duration = Duration::from_millis(250);
 
-/// How often a probe looks, and what limits it.
-#[derive(Debug, Clone, Copy)]
+/// When a probe looks, and what limits it.
+#[derive(Debug, Clone)]
 pub struct Schedule {
-    /// How often.
-    pub rate: Rate,
-    /// A look is bad when it has not settled so long after its intended moment.
-    pub timeout: Duration,
+    /// The moments, from the beginning of the watch.
+    pub beats: Beats,
+    /// The run's t = 0 by its clock, once it is known: ramps begin there.
+    pub zero: Receiver<Option<Duration>>,
+    /// So many looks and no more; without an end when absent.
+    pub most: Option<u64>,
     /// So many looks may be under way; one beyond it is missed.
     pub in_flight: u32,
-    /// From the beginning of the watch to the first intended moment.
-    pub offset: Duration,
+    /// What limits each look.
+    pub limits: Limits,
+    /// What tells our own trouble from the system's.
+    pub canary: Option<Canary>,
+}
+
+/// What limits a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// It is bad when it has not settled so long after its intended moment.
+    pub timeout: Duration,
+    /// One that is bad before that is tried again, so many times, each a tenth of the timeout after the try before it.
+    pub retries: u32,
+}
+
+/// The share of the timeout, one in so many, that passes before another try: at once it would meet what the
+/// last one met.
+const PAUSE: u32 = 10;
+
+impl From<Duration> for Limits {
+    /// One try, so long.
+    fn from(timeout: Duration) -> Self {
+        Self { timeout, retries: 0 }
+    }
 }
 
 /// What a watch tells.
@@ -66,33 +93,20 @@ pub struct Look {
     pub phases: Phases,
     /// What it met on the way, for whoever asked.
     pub facts: Vec<Fact>,
+    /// Why each earlier try was bad, when it was tried again.
+    pub retried: Vec<Arc<str>>,
+    /// What our own side suffered while it was made: then it cannot speak against the system.
+    pub trouble: Option<&'static str>,
     /// The steps it had, of a scenario.
     pub steps: Box<[Step]>,
 }
 
-impl Look {
-    /// One with neither parts nor steps.
-    #[must_use]
-    pub fn bare(probe: usize, sample: Sample) -> Self {
-        Self { probe, sample, phases: Phases::default(), facts: Vec::new(), steps: Box::default() }
-    }
-}
-
 impl Schedule {
-    /// A schedule whose first look is drawn from the seed, within one interval and at most a second, so
-    /// that probes of equal rate do not all look at the same instant.
+    /// A schedule of which t = 0 is now.
     #[must_use]
-    pub fn staggered(rate: Rate, timeout: Duration, in_flight: u32, dice: &Dice, probe: &str) -> Self {
-        let widest = rate.interval().min(Duration::from_secs(1));
-        let share: f64 = dice.stream(&format!("probe.{probe}.offset")).random();
-        Self { rate, timeout, in_flight, offset: widest.mul_f64(share) }
-    }
-
-    /// The intended moment of the nth look, from the beginning of the watch. Counted from there anew each
-    /// time, so that no rounding adds up.
-    #[must_use]
-    pub fn intended(&self, nth: u64) -> Duration {
-        self.offset + Duration::from_secs_f64(nth as f64 / self.rate.hertz())
+    pub fn now(beats: Beats, limits: Limits, in_flight: u32, clock: &Clock) -> Self {
+        let (_, zero) = tokio::sync::watch::channel(Some(clock.now()));
+        Self { beats, zero, most: None, in_flight, limits, canary: None }
     }
 }
 
@@ -114,29 +128,36 @@ pub async fn watch<P: Prober + 'static>(
     news: Sender<News>,
     stop: impl Future<Output = ()>,
 ) {
-    let Schedule { timeout, in_flight, .. } = schedule;
+    let Schedule { mut beats, mut zero, most, in_flight, limits, canary } = schedule;
+    let timeout = limits.timeout;
     let begun = clock.now();
     let mut timer = Timer::start();
     let mut looks = JoinSet::new();
     let closed = news.closed();
     tokio::pin!(stop, closed);
-    for nth in 0.. {
-        let intended = begun + schedule.intended(nth);
+    while most.is_none_or(|most| beats.before() < most) {
+        let known = *zero.borrow();
+        let known_here = known.map(|zero| zero.saturating_sub(begun));
+        let intended = begun + beats.at(known_here);
         tokio::select! {
             biased;
             () = &mut stop => break,
             () = &mut closed => break,
             () = timer.sleep_until(clock.instant(intended)) => {}
+            // A rate that begins to climb makes this look due earlier.
+            Ok(_) = zero.wait_for(Option::is_some), if known.is_none() => continue,
         }
+        beats.advance(known_here);
         while let Some(ended) = looks.try_join_next() {
             pass_on_panic(ended);
         }
         let under_way = looks.len();
         if clock.now() < intended + timeout && under_way < in_flight as usize {
-            let (prober, news) = (prober.clone(), news.clone());
+            let (prober, news, canary) = (prober.clone(), news.clone(), canary.clone());
             looks.spawn(async move {
                 if news.send(News::Begun { probe, intended }).await.is_ok() {
-                    let look = settle(probe, &*prober, &clock, intended, timeout).await;
+                    let mut look = settle(probe, &*prober, &clock, intended, limits).await;
+                    look.trouble = canary.and_then(|canary| canary.trouble(&look.sample));
                     let _ = news.send(News::Settled(look)).await;
                 }
             });
@@ -158,8 +179,13 @@ pub async fn watch<P: Prober + 'static>(
 }
 
 /// One look, now.
-pub async fn look_once<P: Prober>(probe: usize, prober: &P, clock: &Clock, timeout: Duration) -> Look {
-    settle(probe, prober, clock, clock.now(), timeout).await
+pub async fn look_once<P: Prober>(
+    probe: usize,
+    prober: &P,
+    clock: &Clock,
+    limits: impl Into<Limits>,
+) -> Look {
+    settle(probe, prober, clock, clock.now(), limits.into()).await
 }
 
 /// One look from its start to its end or its deadline.
@@ -168,22 +194,33 @@ async fn settle<P: Prober>(
     prober: &P,
     clock: &Clock,
     intended: Duration,
-    timeout: Duration,
+    Limits { timeout, retries }: Limits,
 ) -> Look {
     let started = clock.now();
     let deadline = intended + timeout;
-    let told = |ended, outcome, why: Option<Arc<str>>, trace: Trace| Look {
-        probe,
-        sample: Sample { intended, started, ended, outcome, why },
-        phases: trace.phases,
-        facts: trace.facts,
-        steps: trace.steps.into(),
-    };
     if started >= deadline {
-        return told(started, Outcome::Missed, Some(late(timeout)), Trace::default());
+        let (outcome, why) = (Outcome::Missed, Some(late(timeout)));
+        return Look::bare(probe, Sample { intended, started, ended: started, outcome, why });
     }
     let mut trace = Trace::new(prober.keeps_facts());
-    let seen = timeout_at(clock.instant(deadline), prober.look(&mut trace)).await;
+    let mut retried: Vec<Arc<str>> = Vec::new();
+    let tries = async {
+        loop {
+            match prober.look(&mut trace).await {
+                Err(miss)
+                    if !miss.ours
+                        && retried.len() < retries as usize
+                        && clock.now() + timeout / PAUSE < deadline =>
+                {
+                    retried.push(miss.why.into());
+                    tokio::time::sleep(timeout / PAUSE).await;
+                    trace = Trace::new(prober.keeps_facts());
+                }
+                seen => return seen,
+            }
+        }
+    };
+    let seen = timeout_at(clock.instant(deadline), tries).await;
     let ended = clock.now();
     let (outcome, why) = match seen {
         _ if ended >= deadline + STALLED => (Outcome::Missed, Some("our own side stalled".into())),
@@ -192,7 +229,36 @@ async fn settle<P: Prober>(
         Ok(Ok(())) if ended < deadline => (Outcome::Good, None),
         Ok(Ok(())) | Err(_) => (Outcome::Bad, Some(trace.unanswered(&unit::say(timeout)).into())),
     };
-    told(ended, outcome, why, trace)
+    Look { retried, ..Look::of(probe, Sample { intended, started, ended, outcome, why }, trace) }
+}
+
+impl Look {
+    /// Makes a look that speaks against the system one that was missed, if our own side was in trouble meanwhile.
+    pub fn excuse(&mut self) {
+        if let Some(trouble) = self.trouble {
+            self.sample.outcome = Outcome::Missed;
+            self.sample.why = Some(trouble.into());
+        }
+    }
+
+    /// One with neither parts nor steps.
+    #[must_use]
+    pub fn bare(probe: usize, sample: Sample) -> Self {
+        Self::of(probe, sample, Trace::default())
+    }
+
+    /// A look of one try.
+    fn of(probe: usize, sample: Sample, trace: Trace) -> Self {
+        Self {
+            probe,
+            sample,
+            phases: trace.phases,
+            facts: trace.facts,
+            steps: trace.steps.into(),
+            retried: Vec::new(),
+            trouble: None,
+        }
+    }
 }
 
 fn late(timeout: Duration) -> Arc<str> {
@@ -216,7 +282,9 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::base::{Dice, Rate};
     use crate::probe::Miss;
+    use crate::probe::rhythm::{Ramp, Rhythm};
 
     /// A prober that does what a test says.
     struct Acted<F>(F);
@@ -232,7 +300,9 @@ mod tests {
     }
 
     fn schedule(rate: f64, timeout: Duration, in_flight: u32) -> Schedule {
-        Schedule { rate: Rate::per_second(rate).unwrap(), timeout, in_flight, offset: Duration::ZERO }
+        let rhythm = Rhythm::even(Rate::per_second(rate).unwrap());
+        let beats = Beats::begun(rhythm, &Dice::new(1), "p");
+        Schedule::now(beats, timeout.into(), in_flight, &Clock::start())
     }
 
     async fn drained(mut news: Receiver<News>) -> (Vec<Duration>, Vec<Look>) {
@@ -463,28 +533,62 @@ mod tests {
         assert!(watching.await.unwrap_err().is_panic());
     }
 
-    #[test]
-    fn the_grid_does_not_drift() {
-        let schedule = Schedule { offset: MS, ..schedule(3.0, S, 1) };
-        assert_eq!(schedule.intended(0), MS);
-        for thirds in [3_u64, 3_000_000, 300_000_000] {
-            let exact = MS + Duration::from_secs(thirds / 3);
-            assert!(apart(schedule.intended(thirds), exact) < Duration::from_micros(1), "{thirds}");
-        }
+    #[tokio::test(start_paused = true)]
+    async fn a_ramp_begins_at_t_0_whenever_that_is() {
+        let clock = Clock::start();
+        let (zero, known) = tokio::sync::watch::channel(None);
+        let ramp = Ramp { to: Rate::per_second(100.0).unwrap(), steps: 2, lasts: 4 * S };
+        let rhythm = Rhythm { ramp: Some(ramp), ..Rhythm::even(Rate::per_second(0.1).unwrap()) };
+        let schedule = Schedule {
+            beats: Beats::begun(rhythm, &Dice::new(1), "p"),
+            zero: known,
+            ..schedule(1.0, S, 1000)
+        };
+        let (news, heard) = channel(1000);
+        let prober = Acted(|| async { Ok(()) });
+        let watching =
+            tokio::spawn(watch(0, Arc::new(prober), schedule, clock, news, reached(clock, 10 * S)));
+        let drained = tokio::spawn(drained(heard));
+        clock.sleep_until(3 * S).await;
+        zero.send(Some(clock.now())).unwrap();
+        watching.await.unwrap();
+        let (begun, _) = drained.await.unwrap();
+        let between =
+            |from: u32, to: u32| begun.iter().filter(|at| **at >= from * S && **at < to * S).count();
+        // Half of its time at 0.1/s, which makes no look here, then 100/s, though the next look was due at 10 s.
+        assert_eq!(between(0, 5), 1);
+        assert!(between(5, 10).abs_diff(500) <= 51, "{}", between(5, 10));
     }
 
-    #[test]
-    fn probes_are_staggered_by_name_and_seed_within_an_interval_and_a_second() {
-        let offset = |rate: f64, seed, name: &str| {
-            let rate = Rate::per_second(rate).unwrap();
-            Schedule::staggered(rate, S, 1, &Dice::new(seed), name).offset
-        };
-        assert_eq!(offset(20.0, 1, "a"), offset(20.0, 1, "a"));
-        assert_ne!(offset(20.0, 1, "a"), offset(20.0, 1, "b"));
-        assert_ne!(offset(20.0, 1, "a"), offset(20.0, 2, "a"));
-        for seed in 0..200 {
-            assert!(offset(20.0, seed, "a") < S / 20);
-            assert!(offset(0.01, seed, "a") < S);
-        }
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_tried_again_only_when_asked_and_its_latency_counts_from_its_first_moment() {
+        let clock = Clock::start();
+        let tries = AtomicUsize::new(0);
+        let third = Acted(|| async {
+            if tries.fetch_add(1, Ordering::SeqCst) % 3 == 2 { Ok(()) } else { Err(Miss::new("refused")) }
+        });
+        let looked = |retries| look_once(0, &third, &clock, Limits { timeout: S, retries });
+        let bad = looked(0).await;
+        assert_eq!((bad.sample.outcome, bad.retried.len()), (Outcome::Bad, 0));
+        tries.store(0, Ordering::SeqCst);
+        let good = looked(2).await;
+        assert_eq!(good.sample.outcome, Outcome::Good);
+        assert_eq!(good.retried.iter().map(|why| &**why).collect::<Vec<_>>(), ["refused"; 2]);
+        assert!(apart(good.sample.latency(), S / 5) <= 2 * MS, "{:?}", good.sample);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_do_not_outlast_the_timeout_and_what_is_our_own_is_not_tried_again() {
+        let clock = Clock::start();
+        let refused = Acted(|| async { Err(Miss::new("refused")) });
+        let limits = Limits { timeout: S, retries: 1000 };
+        let look = look_once(0, &refused, &clock, limits).await;
+        assert_eq!(look.sample.outcome, Outcome::Bad);
+        assert_eq!(look.sample.why.as_deref(), Some("refused"), "its own reason, not that time was up");
+        assert!((8..=10).contains(&look.retried.len()), "{}", look.retried.len());
+        assert!(look.sample.latency() <= S, "{:?}", look.sample);
+        let ours = Acted(|| async { Err(Miss::ours("no port is left")) });
+        let look = look_once(0, &ours, &clock, limits).await;
+        assert_eq!((look.sample.outcome, look.retried.len()), (Outcome::Missed, 0));
     }
 }

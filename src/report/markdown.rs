@@ -149,8 +149,8 @@ fn probes(report: &Report, out: &mut String) {
     }
     out.push_str(
         "### What the probes saw\n\n\
-         | Probe | Phase | Looks | Bad | Missed | p50 | p95 | p99 | Max | Longest outage | Our slip p99 |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         | Probe | Phase | Looks | Bad | Missed | p50 | p95 | p99 | Max | Longest outage | Our slip p50 | p99 | Max |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for probe in &report.probes {
         for figures in &probe.phases {
@@ -162,7 +162,7 @@ fn probes(report: &Report, out: &mut String) {
             let outage = Some(totals.longest_outage_ms).filter(|long| *long > 0.0);
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {}{rate} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {}{rate} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 prose(&probe.probe.name),
                 figures.phase,
                 grouped(totals.looks()),
@@ -173,27 +173,30 @@ fn probes(report: &Report, out: &mut String) {
                 part(|latency| latency.p99_ms),
                 part(|latency| latency.max_ms),
                 words::latency(outage),
+                ms(totals.slip_p50_ms),
                 ms(totals.slip_p99_ms),
+                ms(totals.slip_max_ms),
             );
         }
     }
     out.push('\n');
+    let mut noted = false;
     for probe in &report.probes {
         for figures in &probe.phases {
+            let (name, phase, again) =
+                (prose(&probe.probe.name), figures.phase, figures.totals.good_after_retry);
+            if again > 0 {
+                noted = true;
+                let _ = writeln!(out, "- {name} in {phase}: {} good only after a retry", grouped(again));
+            }
             for reason in &figures.totals.reasons {
-                let _ = writeln!(
-                    out,
-                    "- {} in {}: {} times {}",
-                    prose(&probe.probe.name),
-                    figures.phase,
-                    grouped(reason.count),
-                    code(&reason.why)
-                );
+                noted = true;
+                let (count, why) = (grouped(reason.count), code(&reason.why));
+                let _ = writeln!(out, "- {name} in {phase}: {count} times {why}");
             }
         }
     }
-    if report.probes.iter().any(|probe| probe.phases.iter().any(|figures| !figures.totals.reasons.is_empty()))
-    {
+    if noted {
         out.push('\n');
     }
 }

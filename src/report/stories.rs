@@ -34,6 +34,7 @@ fn slow_look(probe: &str, at_ms: f64, latency_ms: f64, why: Option<&str>) -> Eve
             latency_ms,
             slip_ms: 0.1,
             why: why.map(str::to_owned),
+            retried: Vec::new(),
             phases: Phases::default(),
             steps: Vec::new(),
         },
@@ -104,6 +105,8 @@ fn plan() -> Plan {
                 kind: words("http"),
                 looks_at: words("POST http://127.0.0.1:8080/orders"),
                 rate: Some(20.0),
+                rhythm: Some(words("20/s")),
+                retries: 0,
                 observe_only: false,
             },
             PlannedProbe {
@@ -111,6 +114,8 @@ fn plan() -> Plan {
                 kind: words("http"),
                 looks_at: words("http://127.0.0.1:9093/alerts"),
                 rate: Some(0.5),
+                rhythm: Some(words("30/m")),
+                retries: 2,
                 observe_only: true,
             },
         ],
@@ -138,6 +143,7 @@ fn totals(good: u64, bad: u64, p50: f64, outage: f64, why: &str) -> Totals {
         good,
         bad,
         missed: 0,
+        good_after_retry: 0,
         latency: (good + bad > 0).then_some(Percentiles {
             p50_ms: p50,
             p95_ms: p50 * 1.5,
@@ -145,7 +151,9 @@ fn totals(good: u64, bad: u64, p50: f64, outage: f64, why: &str) -> Totals {
             p999_ms: p50 * 2.5,
             max_ms: p50 * 3.0,
         }),
+        slip_p50_ms: 0.1,
         slip_p99_ms: 0.4,
+        slip_max_ms: 1.5,
         longest_outage_ms: outage,
         reasons: if bad > 0 { vec![reason] } else { Vec::new() },
     }
@@ -388,7 +396,7 @@ pub(super) fn inconclusive() -> Vec<Event> {
     tape.undone("slow-redis");
     tape.crash_pg(Effect::Mismatch(words("process 388 still lives, as a zombie")));
     tape.phase(Phase::Unwind);
-    tape.tally(Phase::Faults, Totals { missed: 9, ..totals(400, 0, 211.0, 0.0, "") });
+    tape.tally(Phase::Faults, Totals { missed: 9, good_after_retry: 3, ..totals(400, 0, 211.0, 0.0, "") });
     let few = "too few looks: 400, where 407 would have sufficed";
     tape.judge("order availability 99%", Judgement::Inconclusive, few, 400, 0);
     tape.recovered(true, 0.0, "steady from the last undo on, for 10 s");

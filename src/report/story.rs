@@ -78,6 +78,8 @@ impl Story {
                 kind: String::new(),
                 looks_at: String::new(),
                 rate: None,
+                rhythm: None,
+                retries: 0,
                 observe_only: false,
             };
             probes.push(ProbeStory { probe, phases: Vec::new() });

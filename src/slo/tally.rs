@@ -98,6 +98,7 @@ pub struct Tally {
     good: u64,
     bad: u64,
     missed: u64,
+    retried: u64,
     latency: Latencies,
     slip: Latencies,
     outages: Outages,
@@ -127,6 +128,7 @@ impl Tally {
             good: 0,
             bad: 0,
             missed: 0,
+            retried: 0,
             latency: Latencies::new(),
             slip: Latencies::new(),
             outages: Outages::new(),
@@ -158,9 +160,10 @@ impl Tally {
             Outcome::Good => Some(false),
         };
         self.outages.settled(sample.intended, sample.ended, bad);
+        // Of missed looks too: those that were too late to begin are the latest of all.
+        self.slip.record(sample.slip());
         if let Some(bad) = bad {
             self.latency.record(sample.latency());
-            self.slip.record(sample.slip());
             if let Some(second) = self.second(sample.ended.as_secs()) {
                 second.latency.record(sample.latency());
                 second.bad += u64::from(bad);
@@ -168,9 +171,20 @@ impl Tally {
         }
     }
 
+    /// The look that settled last was good only after a retry.
+    pub fn retried(&mut self) {
+        self.retried += 1;
+    }
+
     /// The series is not looked at for a while.
     pub fn suspend(&mut self) {
         self.outages.suspend();
+    }
+
+    /// Looks that were good only after a retry; they are among the good ones.
+    #[must_use]
+    pub fn good_after_retry(&self) -> u64 {
+        self.retried
     }
 
     /// Looks that were good.
@@ -204,7 +218,7 @@ impl Tally {
         &self.latency
     }
 
-    /// How late our own side started looks.
+    /// How late our own side started looks, or gave them up.
     #[must_use]
     pub fn slip(&self) -> &Latencies {
         &self.slip

@@ -1,6 +1,8 @@
 //! The judgement on one objective after a run: passed, failed, or nothing can be concluded; with numbers.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,9 @@ use crate::base::unit;
 /// More missed looks than this share, and nothing can be concluded: our own side was starved, and what it did see may
 /// be wrong too.
 const MOST_MISSED: f64 = 0.01;
+
+/// Different troubles of ours that are counted by name.
+const TROUBLES: usize = 8;
 
 /// How much proof a pass needs, or has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,6 +99,8 @@ pub struct Score {
     good: u64,
     bad: u64,
     missed: u64,
+    /// Why looks were missed, and how often.
+    ours: BTreeMap<Arc<str>, u64>,
     outages: Outages,
 }
 
@@ -101,7 +108,7 @@ impl Score {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(objective: Objective) -> Self {
-        Self { objective, good: 0, bad: 0, missed: 0, outages: Outages::new() }
+        Self { objective, good: 0, bad: 0, missed: 0, ours: BTreeMap::new(), outages: Outages::new() }
     }
 
     /// The promise.
@@ -127,12 +134,22 @@ impl Score {
     pub fn settled(&mut self, sample: &Sample) {
         let bad = self.objective.bad(sample);
         match bad {
-            None => self.missed += 1,
+            None => {
+                self.missed += 1;
+                self.suffered(sample.why.as_ref());
+            }
             Some(false) => self.good += 1,
             Some(true) => self.bad += 1,
         }
         if matches!(self.objective.promise, Promise::Outage { .. }) {
             self.outages.settled(sample.intended, sample.ended, bad);
+        }
+    }
+
+    fn suffered(&mut self, why: Option<&Arc<str>>) {
+        let Some(why) = why else { return };
+        if self.ours.len() < TROUBLES || self.ours.contains_key(why) {
+            *self.ours.entry(why.clone()).or_default() += 1;
         }
     }
 
@@ -171,6 +188,9 @@ impl Score {
                 self.missed,
                 self.missed as f64 / all as f64 * 100.0
             );
+            if let Some((why, times)) = self.ours.iter().max_by_key(|(_, times)| **times) {
+                let _ = write!(finding.why, " ({times} times: {why})");
+            }
             finding.brief.clone_from(&finding.why);
         }
         finding
