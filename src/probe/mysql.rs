@@ -94,7 +94,7 @@ every         = "1s"
             mysql: self.clone(),
             password: password.unwrap_or_default(),
             tls: tls.transpose()?,
-            names: Names::default(),
+            names: setting.names(),
         })
     }
 
