@@ -115,7 +115,8 @@ impl Prober for MysqlProber {
             Failed::Odd(what) => Miss::new(format!("{peer} does not speak MySQL's protocol: {what}")),
             Failed::Refused(why) => Miss::new(format!("the {doing} is refused: {why}")),
         };
-        let greeted = timed(&mut trace.greeting, Greeting::hear(&mut dialled.stream)).await;
+        let part = if self.tls.is_some() { &mut trace.greeting } else { &mut trace.login };
+        let greeted = timed(part, Greeting::hear(&mut dialled.stream)).await;
         let greeting = greeted.map_err(|why| failed("connection", why))?;
         trace.note("server", || beginning(greeting.version.as_bytes()));
         // Said twice where TLS begins, and must be the same both times.
