@@ -72,6 +72,7 @@ fn samples(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("scenario", "[[steps]]\nname = 'a'\nexec = { run = ['/no/such/command'] }".to_owned()),
         ("host", "of = 'disk-free'\npath = '/no/such/file'\nexpect = { above = 0 }".to_owned()),
         ("promql", format!("url = 'http://{address}'\nquery = 'up'\nexpect = {{ above = 0 }}")),
+        ("mysql", format!("address = '{address}'\nuser = 'u'")),
     ]
 }
 

@@ -18,6 +18,7 @@ mod http;
 mod icmp;
 mod log;
 mod metric;
+mod mysql;
 mod payload;
 mod postgres;
 mod promql;
@@ -541,6 +542,7 @@ kinds! {
     Scenario: scenario::Scenario, scenario::ScenarioProber;
     Host: host::Host, host::HostProber;
     Promql: promql::Promql, promql::PromqlProber;
+    Mysql: mysql::Mysql, mysql::MysqlProber;
 }
 
 impl AnyProbe {
