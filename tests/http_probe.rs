@@ -7,8 +7,11 @@ mod looking;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use brownout::probe::{AnyProbe, AnyProber};
+use brownout::base::Clock;
+use brownout::probe::{AnyProbe, AnyProber, Setting, look_once};
+use brownout::slo::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
@@ -454,6 +457,38 @@ async fn a_compressed_body_is_bad_where_something_of_it_is_expected() {
 }
 
 // ------------------------------------------------------------------------------------ HTTP/2, and nginx
+
+#[tokio::test]
+async fn many_headers_and_folded_ones_are_read() {
+    use std::fmt::Write as _;
+    let many = (0..300).fold(String::new(), |mut all, n| {
+        let _ = write!(all, "X-{n}: a\r\n");
+        all
+    });
+    let folded = "X-Folded: one\r\n two\r\n";
+    for head in [many.as_str(), folded] {
+        let at = always(format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nok")).await;
+        let text = format!("url = 'http://{at}/'\nexpect = {{ body = 'ok' }}");
+        assert_eq!(seen(&prober("http", &text)).await, GOOD);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_and_never_waits_is_over_at_the_deadline() {
+    let at = server(|mut stream, _| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        let chunks = b"1\r\nx\r\n".repeat(10_000);
+        while stream.write_all(&chunks).await.is_ok() {}
+    })
+    .await;
+    let timeout = Duration::from_millis(500);
+    let setting = Setting { directory: "/".into(), timeout, facts: false, whom: None, from: None };
+    let prober = AnyProbe::from_toml("http", &format!("url = 'http://{at}/'")).unwrap();
+    let sample = look_once(0, &prober.prober(&setting).unwrap(), &Clock::start(), timeout).await.sample;
+    // Whichever bound it meets first: its time, or 16 MiB.
+    assert_eq!(sample.outcome, Outcome::Bad, "{:?}", sample.why);
+}
 
 #[tokio::test]
 async fn a_real_nginx_is_asked_by_both_versions_with_and_without_tls() {

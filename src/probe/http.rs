@@ -412,6 +412,8 @@ impl HttpProber {
                     return Err(Miss::new("the body is longer than 16 MiB"));
                 }
                 kept.extend_from_slice(&part[..part.len().min(keeps - kept.len())]);
+                // Parts that are read already come without waiting; the deadline must be heard all the same.
+                tokio::task::consume_budget().await;
             }
             Ok(())
         };

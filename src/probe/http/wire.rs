@@ -25,6 +25,9 @@ use crate::probe::{Miss, beginning};
 /// The head of an answer may be so large.
 const HEAD: usize = 256 * 1024;
 
+/// So many headers it may have: the library takes 100, which an honest server may well pass.
+const HEADERS: usize = 1000;
+
 /// Where a connection leads.
 pub(super) struct Course {
     /// To a server of this place.
@@ -71,7 +74,11 @@ impl Wire {
             (Sender::Two(send), Box::pin(async move { drop(connection.await) }), Some(ends))
         } else {
             let mut builder = http1::Builder::new();
-            builder.max_buf_size(HEAD);
+            // A header that goes on in the next line is to be read as one (RFC 9112, section 5.2).
+            builder
+                .max_buf_size(HEAD)
+                .max_headers(HEADERS)
+                .allow_obsolete_multiline_headers_in_responses(true);
             let (send, connection) = builder.handshake(counted).await.map_err(failed)?;
             (Sender::One(send), Box::pin(async move { drop(connection.await) }), None)
         };
