@@ -165,6 +165,7 @@ fn least(kind: &str) -> String {
         "promql" => "url = 'http://127.0.0.1:1'\nquery = 'up'\nexpect = { above = 0 }",
         "exec" => "run = ['true']",
         "scenario" => "[[steps]]\nname = 'a'\nexec = { run = ['true'] }",
+        "mysql" => "address = '127.0.0.1:1'\nuser = 'u'",
         "udp" => "address = '127.0.0.1:1'\nsend = 'x'",
         "icmp" => "host = '127.0.0.1'",
         "dns" => "address = '127.0.0.1:1'\nname = 'a'",

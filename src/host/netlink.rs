@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -163,6 +164,16 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (i32, &[u8])> {
     })
 }
 
+/// A port number that no socket of this process had before. The kernel would give the same one again and again, our process's
+/// number; and where a socket that had it closes late, since a child that was being started had a copy, all rule tables that are owned
+/// by that number end, also those made meanwhile by its next owner (netlink_release tells of a port after it is free;
+/// nft_rcv_nl_event, net/netfilter/nf_tables_api.c).
+fn fresh() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(0x9e37_79b9); // Other processes begin elsewhere.
+    begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) | 1 << 31 // Below are numbers of processes.
+}
+
 /// A netlink socket, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
@@ -181,17 +192,32 @@ impl Socket {
             }
             Self(OwnedFd::from_raw_fd(fd))
         };
-        // SAFETY: a sockaddr_nl of zeros and its family asks for any port; it is read during the call only.
+        // Another process may have a number just now.
+        const TRIES: usize = 16;
+        let mut bound = Ok(());
+        for _ in 0..TRIES {
+            bound = socket.bind(fresh());
+            match &bound {
+                Err(why) if why.raw_os_error() == Some(libc::EADDRINUSE) => {}
+                _ => break,
+            }
+        }
+        bound.map(|()| socket)
+    }
+
+    fn bind(&self, port: u32) -> io::Result<()> {
+        // SAFETY: a sockaddr_nl of zeros, its family and a port; it is read during the call only.
         let bound = unsafe {
             let mut address: libc::sockaddr_nl = std::mem::zeroed();
             address.nl_family = libc::AF_NETLINK as u16;
+            address.nl_pid = port;
             libc::bind(
-                socket.0.as_raw_fd(),
+                self.0.as_raw_fd(),
                 (&raw const address).cast(),
                 size_of::<libc::sockaddr_nl>() as libc::socklen_t,
             )
         };
-        if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+        if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Sets a socket option that is one integer; whether the kernel let us.
