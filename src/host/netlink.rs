@@ -164,6 +164,8 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (i32, &[u8])> {
     })
 }
 
+const PORTS_TRIED: usize = 16;
+
 /// A port number that no socket of this process had before. The kernel would give the same one again and again, our process's
 /// number; and where a socket that had it closes late, since a child that was being started had a copy, all rule tables that are owned
 /// by that number end, also those made meanwhile by its next owner (netlink_release tells of a port after it is free;
@@ -192,10 +194,9 @@ impl Socket {
             }
             Self(OwnedFd::from_raw_fd(fd))
         };
-        // Another process may have a number just now.
-        const TRIES: usize = 16;
         let mut bound = Ok(());
-        for _ in 0..TRIES {
+        // Another process may have a number just now.
+        for _ in 0..PORTS_TRIED {
             bound = socket.bind(fresh());
             match &bound {
                 Err(why) if why.raw_os_error() == Some(libc::EADDRINUSE) => {}
