@@ -6,6 +6,7 @@
 
 mod canary;
 mod certificates;
+mod database;
 mod dial;
 mod dns;
 mod exec;

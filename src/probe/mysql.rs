@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::database::{Failed, judge};
 use super::dial::{Address, broken};
 use super::expect::Expect;
 use super::security::{Security, Tls};
@@ -107,14 +108,7 @@ impl Prober for MysqlProber {
     async fn look(&self, trace: &mut Trace) -> Result<(), Miss> {
         let mut dialled = self.mysql.address.dial(&self.names, trace).await?;
         let peer = dialled.peer;
-        let failed = |doing: &str, why: Failed| match why {
-            Failed::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
-                Miss::new(format!("{peer} closed the connection without an answer"))
-            }
-            Failed::Io(why) => broken(peer, &why),
-            Failed::Odd(what) => Miss::new(format!("{peer} does not speak MySQL's protocol: {what}")),
-            Failed::Refused(why) => Miss::new(format!("the {doing} is refused: {why}")),
-        };
+        let failed = |doing, why: Failed| why.miss(doing, peer, "MySQL");
         let part = if self.tls.is_some() { &mut trace.greeting } else { &mut trace.login };
         let greeted = timed(part, Greeting::hear(&mut dialled.stream)).await;
         let greeting = greeted.map_err(|why| failed("connection", why))?;
@@ -146,23 +140,7 @@ impl Prober for MysqlProber {
         let asking = session.ask(&self.mysql.query);
         let (answer, rows) =
             timed(&mut trace.first_byte, asking).await.map_err(|why| failed("query", why))?;
-        trace.measure("rows", rows as f64, || rows.to_string());
-        self.mysql.expect.wrong("the answer", &answer, trace).map_or(Ok(()), |why| Err(Miss::new(why)))
-    }
-}
-
-/// Why there is no answer.
-enum Failed {
-    Io(io::Error),
-    /// What no server of this protocol says.
-    Odd(String),
-    /// The server's own words, or ours.
-    Refused(String),
-}
-
-impl From<io::Error> for Failed {
-    fn from(why: io::Error) -> Self {
-        Self::Io(why)
+        judge(&self.mysql.expect, &answer, rows, trace)
     }
 }
 

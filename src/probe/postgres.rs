@@ -11,7 +11,8 @@ use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Messag
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::dial::{Address, broken, ended};
+use super::database::{Failed, judge};
+use super::dial::Address;
 use super::expect::Expect;
 use super::security::{Security, Tls};
 use super::starttls::Before;
@@ -104,34 +105,13 @@ impl Prober for PostgresProber {
             None => Stream::Plain(dialled.stream),
         };
         let mut session = Session { stream, heard: BytesMut::with_capacity(8192) };
-        let failed = |doing: &str, why: Failed| match why {
-            Failed::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => ended(peer, false),
-            Failed::Io(why) => broken(peer, &why),
-            Failed::Odd(what) => Miss::new(format!("{peer} does not speak PostgreSQL's protocol: {what}")),
-            Failed::Refused(why) => Miss::new(format!("the {doing} is refused: {why}")),
-        };
+        let failed = |doing, why: Failed| why.miss(doing, peer, "PostgreSQL");
         let login = session.log_in(&self.postgres, self.password.as_deref());
         timed(&mut trace.login, login).await.map_err(|why| failed("login", why))?;
         let asking = session.ask(&self.postgres.query);
         let (answer, rows) =
             timed(&mut trace.first_byte, asking).await.map_err(|why| failed("query", why))?;
-        trace.measure("rows", rows as f64, || rows.to_string());
-        self.postgres.expect.wrong("the answer", &answer, trace).map_or(Ok(()), |why| Err(Miss::new(why)))
-    }
-}
-
-/// Why there is no answer.
-enum Failed {
-    Io(io::Error),
-    /// What no server of this protocol says.
-    Odd(String),
-    /// The server's own words, or ours.
-    Refused(String),
-}
-
-impl From<io::Error> for Failed {
-    fn from(why: io::Error) -> Self {
-        Self::Io(why)
+        judge(&self.postgres.expect, &answer, rows, trace)
     }
 }
 
